@@ -1,0 +1,36 @@
+"""L2 weight regularization for Keras 3: every kernel, every layer, one line.
+
+>>> import keras
+>>> from keras_l2reg import L2AllWeights
+>>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(1024, "relu"),
+...                           keras.layers.Dense(10)])
+>>> len(model.losses), len(L2AllWeights(model, l2=0.001).losses)
+(0, 2)
+"""
+
+from keras_l2reg._version import __version__
+from keras_l2reg.attachment import attach, detach
+from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger, penalties, print_penalties
+from keras_l2reg.model import L2AllWeights
+from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
+from keras_l2reg.selection import Weight, find_weights, select
+
+
+
+__all__ = [
+    "L2",
+    "L2AllWeights",
+    "L2Loss",
+    "L2Scheduler",
+    "PenaltyLogger",
+    "Scaled",
+    "Sum",
+    "Weight",
+    "__version__",
+    "attach",
+    "detach",
+    "find_weights",
+    "penalties",
+    "print_penalties",
+    "select",
+]

@@ -1,0 +1,324 @@
+"""Callbacks: `PenaltyLogger` watches the penalty, `L2Scheduler` changes it.
+
+Put them before `CSVLogger`, `TensorBoard`, `EarlyStopping` and the like in the list
+of callbacks, so that these find the new keys in the logs.
+
+>>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
+>>> wrapped = L2AllWeights(model, l2=0.01)
+>>> wrapped.compile("sgd", "mse")
+>>> x, y = keras.ops.ones((8, 4)), keras.ops.ones((8, 2))
+>>> history = wrapped.fit(
+...     x, y, epochs=2, verbose=0,
+...     callbacks=[PenaltyLogger(), L2Scheduler(lambda epoch: 0.01 * 0.5**epoch)])
+>>> sorted(history.history)
+['data_loss', 'l2', 'loss', 'penalty', 'penalty/out/kernel']
+>>> history.history["l2"]
+[0.01, 0.005]
+"""
+
+import inspect
+import math
+import warnings
+
+import keras
+from keras import ops
+
+from keras_l2reg import _keras
+from keras_l2reg.model import L2AllWeights
+from keras_l2reg.regularizers import strength_text, sum_of_squares
+from keras_l2reg.selection import find_weights
+
+
+def penalties(model):
+    """The penalty of each weight as it is now.
+
+    `penalty_k = regularizer_k(w_k)`, for trainable weights with a regularizer
+
+    Args:
+        model: A built `keras.Model`, wrapped or bare. Activity regularizers and
+            `add_loss` are no weight's penalty and are not counted.
+
+    Returns:
+        Dict from weight names to floats.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2, kernel_initializer="ones", name="out",
+    ...                            kernel_regularizer=keras.regularizers.L2(0.5))
+    >>> penalties(keras.Sequential([keras.Input((4,)), layer]))
+    {'out/kernel': 4.0}
+
+    Source: `keras.Model.losses`.
+    """
+    weights = _penalized(model)
+    return _measure(weights, [w.regularizer for w in weights])
+
+
+def _penalized(model):
+    # A variable may count as frozen because of a layer above its own.
+    trainable = {id(v) for v in model.trainable_variables}
+    return [
+        w for w in find_weights(model) if w.regularizer and id(w.variable) in trainable
+    ]
+
+
+def _measure(weights, functions):
+    if not weights:
+        return {}
+    values = [
+        ops.cast(function(weight.variable), "float32")
+        for weight, function in zip(weights, functions, strict=True)
+    ]
+    # One transfer from the device for all of them.
+    numbers = ops.convert_to_numpy(ops.stack(values)).tolist()
+    return {w.name: number for w, number in zip(weights, numbers, strict=True)}
+
+
+class PenaltyLogger(keras.callbacks.Callback):
+    """Adds the penalty of each weight to the logs, as `penalty/<weight name>`.
+
+    The weights are read as they are when the callback runs, after the epoch's (or
+    the batch's) last step; `penalty`, without a name behind it, is the wrapper's
+    mean over the epoch. Works on any Keras model with regularizers.
+
+    Args:
+        every_n_batches: Integer >= 1: add the keys to the logs of every n-th batch
+            too. Defaults to `None`, epochs only.
+        verbose: `0` is silent, `1` prints a table of strength, norm, penalty and
+            share of the penalty after each epoch. Defaults to `0`.
+        warn_share: Float in (0, 1]: warn once when the penalty is more than this
+            share of the loss. Defaults to `0.9`.
+
+    Raises:
+        TypeError, ValueError: a bad argument.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2, name="out", kernel_regularizer="l2")
+    >>> model = keras.Sequential([keras.Input((4,)), layer])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = keras.ops.ones((8, 4)), keras.ops.ones((8, 2))
+    >>> sorted(model.fit(x, y, verbose=0, callbacks=[PenaltyLogger()]).history)
+    ['loss', 'penalty/out/kernel']
+
+    Source: https://keras.io/guides/writing_your_own_callbacks/
+    """
+
+    def __init__(self, every_n_batches=None, verbose=0, warn_share=0.9):
+        super().__init__()
+        if every_n_batches is not None:
+            _check_positive_integer(every_n_batches, "every_n_batches")
+        if verbose not in (0, 1):
+            raise ValueError(
+                "Invalid value for argument `verbose`. Expected 0 or 1. "
+                f"Received: verbose={verbose!r}"
+            )
+        if isinstance(warn_share, bool) or not isinstance(warn_share, (int, float)):
+            raise TypeError(
+                "Invalid type for argument `warn_share`. Expected a float. "
+                f"Received: warn_share={warn_share!r}"
+            )
+        if not 0 < warn_share <= 1:
+            raise ValueError(
+                "Invalid value for argument `warn_share`. Expected a float in (0, 1]. "
+                f"Received: warn_share={warn_share}"
+            )
+        self.every_n_batches = every_n_batches
+        self.verbose = verbose
+        self.warn_share = warn_share
+        self._warned_of = set()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.every_n_batches and (batch + 1) % self.every_n_batches == 0:
+            _keras.sync_state(self.model)
+            self._add_to(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = self._add_to(logs)
+        self._warn_of_nan(now)
+        self._warn_of_share(now, logs)
+        if self.verbose:
+            print_penalties(self.model, title=f"Epoch {epoch + 1}")
+
+    def _add_to(self, logs):
+        now = penalties(self.model)
+        if logs is not None:
+            logs.update({f"penalty/{name}": value for name, value in now.items()})
+        return now
+
+    def _warn_of_nan(self, now):
+        names = [name for name, value in now.items() if not math.isfinite(value)]
+        if names and "nan" not in self._warned_of:
+            self._warned_of.add("nan")
+            warnings.warn(
+                f"The penalty of these weights is NaN or infinite: {', '.join(names)}",
+                stacklevel=2,
+            )
+
+    def _warn_of_share(self, now, logs):
+        loss, penalty = (logs or {}).get("loss"), sum(now.values())
+        if loss and penalty > self.warn_share * loss and "share" not in self._warned_of:
+            self._warned_of.add("share")
+            warnings.warn(
+                f"The penalty, {penalty:.4g}, is more than {self.warn_share:.0%} of the "
+                f"loss, {loss:.4g}: the data hardly count. Try a smaller strength.",
+                stacklevel=2,
+            )
+
+
+def print_penalties(model, title=None):
+    """Print each weight's strength, norm, penalty and share of the penalty.
+
+    `norm_k = sqrt(sum(w_k**2))`, `share_k = penalty_k / sum_j penalty_j`
+
+    Args:
+        model: A built `keras.Model`, wrapped or bare.
+        title: String above the table. Defaults to `None`.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2, kernel_initializer="ones", name="out",
+    ...                            kernel_regularizer=keras.regularizers.L2(0.5))
+    >>> print_penalties(keras.Sequential([keras.Input((4,)), layer]))
+    weight     strength   norm  penalty  share
+    ------------------------------------------
+    out/kernel l2=0.5    2.828        4   100%
+
+    Source: `rich.table`, https://rich.readthedocs.io/en/stable/tables.html
+    """
+    # rich comes with Keras, which prints its summaries with it.
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    weights = _penalized(model)
+    now = _measure(weights, [w.regularizer for w in weights])
+    squares = _measure(weights, [sum_of_squares] * len(weights))
+    total = sum(now.values())
+    table = Table(title=title, box=box.ASCII2, show_edge=False, pad_edge=False)
+    for column in ("weight", "strength"):
+        table.add_column(column, overflow="fold")
+    for column in ("norm", "penalty", "share"):
+        table.add_column(column, justify="right")
+    for weight in weights:
+        table.add_row(
+            weight.name,
+            strength_text(weight.regularizer),
+            f"{math.sqrt(squares[weight.name]):.4g}",
+            f"{now[weight.name]:.4g}",
+            f"{now[weight.name] / total:.0%}" if total else "-",
+        )
+    Console().print(table)
+
+
+class L2Scheduler(keras.callbacks.Callback):
+    """Changes the strength of an `L2AllWeights` while it trains, without a retrace.
+
+    `l2 = schedule(epoch)`, `schedule(epoch, l2)`, or for a `LearningRateSchedule`
+    `l2 = schedule(epoch)` or `schedule(step)`; logged as `l2`.
+
+    Args:
+        schedule: A function of the epoch (an integer from 0), or of the epoch and
+            the present strength, that returns a float >= 0; or a
+            `keras.optimizers.schedules.LearningRateSchedule`.
+        unit: `"epoch"` or `"step"`: what a `LearningRateSchedule` counts. Steps are
+            the optimizer's iterations, so they go on where a restored run left off.
+            Defaults to `"epoch"`.
+        verbose: `0` is silent, `1` prints the strength of each epoch. Defaults to `0`.
+
+    Raises:
+        TypeError: `schedule` is no function of one or two arguments.
+        ValueError: an unknown `unit`, a strength that is none, or a model without
+            a live strength.
+
+    Example:
+
+    >>> cosine = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=10)
+    >>> L2Scheduler(cosine, unit="step").unit
+    'step'
+
+    Source: `keras.callbacks.LearningRateScheduler`.
+    """
+
+    def __init__(self, schedule, unit="epoch", verbose=0):
+        super().__init__()
+        is_schedule = isinstance(
+            schedule, keras.optimizers.schedules.LearningRateSchedule
+        )
+        if unit not in ("epoch", "step"):
+            raise ValueError(
+                "Invalid value for argument `unit`. Expected 'epoch' or 'step'. "
+                f"Received: unit={unit!r}"
+            )
+        if unit == "step" and not is_schedule:
+            raise ValueError(
+                "Expected a `LearningRateSchedule` with unit='step'. "
+                f"Received: schedule={schedule!r}"
+            )
+        self.schedule = schedule if is_schedule else _of_epoch_and_l2(schedule)
+        self.unit = unit
+        self.verbose = verbose
+        self._is_schedule = is_schedule
+
+    def set_model(self, model):
+        if not isinstance(model, L2AllWeights):
+            raise ValueError(
+                "Expected a model wrapped by `L2AllWeights`, which has a live strength. "
+                f"Received: {type(model).__name__}"
+            )
+        model.l2  # noqa: B018 - raises where the wrapper has no live strength
+        super().set_model(model)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.unit == "step":
+            # Read here, once per epoch: on JAX it is not at hand between steps.
+            iterations = ops.convert_to_numpy(self.model.optimizer.iterations)
+            self._first_step = int(iterations)
+            return
+        if self._is_schedule:
+            self._assign(float(ops.convert_to_numpy(self.schedule(epoch))))
+        else:
+            self._assign(self.schedule(epoch, self.model.l2))
+        if self.verbose:
+            print(f"\nEpoch {epoch + 1}: L2Scheduler sets l2 to {self.model.l2}.")
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.unit == "step":
+            step = self._first_step + batch
+            self._assign(float(ops.convert_to_numpy(self.schedule(step))))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["l2"] = self.model.l2
+
+    def _assign(self, value):
+        self.model.l2 = value
+
+
+def _of_epoch_and_l2(schedule):
+    """`schedule` as a function of both, be it written for one or for two."""
+    try:
+        parameters = inspect.signature(schedule).parameters.values()
+    except TypeError:
+        parameters = ()
+    required = [p for p in parameters if p.default is p.empty]
+    if not callable(schedule) or len(required) not in (1, 2):
+        raise TypeError(
+            "Invalid type for argument `schedule`. Expected a function of the epoch, or "
+            "of the epoch and the strength, or a `LearningRateSchedule`. "
+            f"Received: schedule={schedule!r}"
+        )
+    return schedule if len(required) == 2 else lambda epoch, l2: schedule(epoch)
+
+
+def _check_positive_integer(value, name):
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(
+            f"Invalid type for argument `{name}`. Expected an integer. "
+            f"Received: {name}={value!r}"
+        )
+    if value < 1:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an integer >= 1. "
+            f"Received: {name}={value}"
+        )

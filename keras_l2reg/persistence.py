@@ -1,0 +1,136 @@
+"""What a model's configuration carries of its penalties, and to whom.
+
+`lost_on_save` finds, by trying, the penalties that save, load and clone would drop;
+`slots_restored` lets a model be saved as it came; `settle` turns what is attached
+into stock Keras regularizers, for those who have no `keras_l2reg`.
+"""
+
+import contextlib
+import functools
+
+import keras
+
+from keras_l2reg.regularizers import to_stock
+from keras_l2reg.selection import find_weights
+
+
+class _Probe(keras.Regularizer):
+    """A regularizer that notices when it is saved."""
+
+    saved = False
+
+    def get_config(self):
+        self.saved = True
+        return {}
+
+
+def lost_on_save(model):
+    """Names of the penalized weights whose penalty the model's config does not carry.
+
+    Found by trying: `model.get_config()` is called with a probe in the place of each
+    regularizer, which notices whether it is asked for its config.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        A list of weight names; empty if save, load and clone keep every penalty.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    >>> model.layers[0].kernel.regularizer = keras.regularizers.L2(0.1)
+    >>> lost_on_save(model)
+    ['a/kernel']
+
+    Source: `keras.Model.get_config`, https://keras.io/api/models/model_saving_apis/
+    """
+    penalized = [
+        weight
+        for weight in find_weights(model)
+        if weight.regularizer is not None and not weight.is_frozen_lora_base
+    ]
+    probes = {w.slot: (w.holder, w.attribute, _Probe()) for w in penalized if w.slot}
+    with slots_set(probes.values()):
+        # If a model can't be saved at all, no probe notices anything: all is lost.
+        with contextlib.suppress(Exception):
+            model.get_config()
+    carried = {slot for slot, (_, _, probe) in probes.items() if probe.saved}
+    return [
+        weight.name
+        for weight in penalized
+        if weight.slot not in carried
+        or not same_regularizer(weight.slot_value, weight.regularizer)
+    ]
+
+
+def same_regularizer(a, b):
+    """Whether two regularizers are one object, or of one class and configuration.
+
+    >>> same_regularizer(keras.regularizers.L2(0.1), keras.regularizers.L2(0.1))
+    True
+    """
+    if a is b or a is None or b is None:
+        return a is b
+    return type(a) is type(b) and (
+        not hasattr(a, "get_config") or a.get_config() == b.get_config()
+    )
+
+
+@contextlib.contextmanager
+def slots_set(entries):
+    """Within, the named attributes of the named layers hold other regularizers.
+
+    Args:
+        entries: Iterable of `(layer, attribute name, regularizer)`.
+
+    >>> layer = keras.layers.Dense(3)
+    >>> with slots_set([(layer, "kernel_regularizer", "anything")]):
+    ...     print(layer.kernel_regularizer)
+    anything
+    >>> print(layer.kernel_regularizer)
+    None
+    """
+    entries = list(entries)
+    before = [getattr(holder, attribute) for holder, attribute, _ in entries]
+    try:
+        for holder, attribute, regularizer in entries:
+            setattr(holder, attribute, regularizer)
+        yield
+    finally:
+        for (holder, attribute, _), regularizer in zip(entries, before, strict=True):
+            setattr(holder, attribute, regularizer)
+
+
+def settle(model):
+    """Turn regularizers of this package into stock ones of the present strength.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: Keras has no such regularizer; the model is left as it was.
+
+    Example:
+
+    >>> from keras_l2reg import L2Loss, attach
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> settle(attach(model, L2Loss(0.5))).layers[0].kernel_regularizer.get_config()
+    {'l2': 0.25}
+
+    Source: https://keras.io/api/layers/regularizers/
+    """
+    stock = functools.cache(to_stock)
+    places = []
+    for weight in find_weights(model):
+        if weight.variable is not None:
+            places.append((weight.variable, "regularizer"))
+        if weight.slot:
+            places.append((weight.holder, weight.attribute))
+    settled = [(owner, name, stock(getattr(owner, name))) for owner, name in places]
+    for owner, name, regularizer in settled:
+        setattr(owner, name, regularizer)
+    return model

@@ -1,0 +1,317 @@
+"""L2 penalties: `L2` (Keras' scale), `L2Loss` (`tf.nn.l2_loss`'s scale).
+
+========  =====================  ================================
+class     penalty of a weight w  the same as
+========  =====================  ================================
+`L2`      `l2 * sum(w**2)`       `keras.regularizers.L2(l2)`
+`L2Loss`  `beta * sum(w**2) / 2`  `beta * tf.nn.l2_loss(w)`
+`Scaled`  `factor * f(w)`        a multiplier on any regularizer
+`Sum`     `f(w) + g(w) + ...`    several regularizers on a weight
+========  =====================  ================================
+
+>>> w = keras.ops.convert_to_tensor([[1.0, 2.0], [3.0, 4.0]])
+>>> float(L2(0.1)(w)), float(L2Loss(0.1)(w))
+(3.0, 1.5)
+
+All four keep their sum in float32 when the weight is float16 or bfloat16, where
+Keras' own L2 overflows at 65504. `to_stock` turns any of them into regularizers
+that come with Keras.
+"""
+
+import math
+import numbers
+
+import keras
+from keras import ops
+
+
+def sum_of_squares(w):
+    """`sum(w**2)` in one pass, accumulated in float32 for half types.
+
+    Args:
+        w: Variable or tensor of any shape and float dtype.
+
+    Returns:
+        A scalar tensor: float64 for a float64 weight, else float32.
+
+    >>> float(sum_of_squares(keras.ops.convert_to_tensor([3.0, 4.0])))
+    25.0
+    """
+    w = ops.convert_to_tensor(w)
+    if keras.backend.standardize_dtype(w.dtype) in ("float16", "bfloat16"):
+        w = ops.cast(w, "float32")
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        # The native op reads the weight once and stores no square of it.
+        return 2.0 * tf.nn.l2_loss(w)
+    if backend == "torch":
+        flat = ops.reshape(w, (-1,))
+        return ops.dot(flat, flat)
+    return ops.sum(ops.square(w))
+
+
+def check_strength(value, name):
+    """Return `value` if it is a strength: a finite float >= 0 or a scalar Variable.
+
+    Raises:
+        TypeError: `value` is neither a number nor a `keras.Variable`.
+        ValueError: it is negative, infinite, NaN, or a Variable with a shape.
+
+    >>> check_strength(0.01, "l2")
+    0.01
+    """
+    if isinstance(value, keras.Variable):
+        if value.shape != ():
+            raise ValueError(
+                f"Invalid value for argument `{name}`. Expected a scalar variable. "
+                f"Received: {name}={value} of shape {tuple(value.shape)}"
+            )
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"Invalid type for argument `{name}`. Expected a float or a scalar "
+            f"`keras.Variable`. Received: {name}={value!r} "
+            f"of type {type(value).__name__}"
+        )
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a finite, non-negative "
+            f"float. Received: {name}={value}"
+        )
+    return float(value)
+
+
+def strength_value(strength):
+    """The number that a strength, float or Variable, stands for now.
+
+    >>> strength_value(keras.Variable(0.5))
+    0.5
+    """
+    if isinstance(strength, keras.Variable):
+        # Through the shortest decimal: 0.01, not 0.009999999776482582.
+        return float(str(ops.convert_to_numpy(strength)))
+    return strength
+
+
+@keras.saving.register_keras_serializable(package="keras_l2reg")
+class L2(keras.Regularizer):
+    """L2 penalty on Keras' scale, with a fixed or a live strength.
+
+    `penalty = l2 * sum(w**2)`, gradient `2 * l2 * w`
+
+    Args:
+        l2: Finite float >= 0, or a scalar `keras.Variable` that is read anew at
+            each step. Defaults to `0.01`.
+
+    Raises:
+        TypeError: `l2` is neither a number nor a Variable.
+        ValueError: `l2` is negative, infinite, NaN or not scalar.
+
+    Example:
+
+    >>> strength = keras.Variable(0.5)
+    >>> penalty = L2(strength)
+    >>> w = keras.ops.ones((3, 2))
+    >>> float(penalty(w))
+    3.0
+    >>> strength.assign(0.25) is None
+    False
+    >>> float(penalty(w))
+    1.5
+
+    Reference: Krogh & Hertz, [A Simple Weight Decay Can Improve Generalization](
+    https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html),
+    NIPS 1991; `keras.regularizers.L2`.
+    """
+
+    def __init__(self, l2=0.01):
+        self.l2 = check_strength(l2, "l2")
+
+    def __call__(self, w):
+        squares = sum_of_squares(w)
+        return ops.cast(self.l2, squares.dtype) * squares
+
+    def get_config(self):
+        return {"l2": strength_value(self.l2)}
+
+
+@keras.saving.register_keras_serializable(package="keras_l2reg")
+class L2Loss(keras.Regularizer):
+    """L2 penalty on TensorFlow's scale: half the sum of squares.
+
+    `penalty = beta * sum(w**2) / 2 = beta * tf.nn.l2_loss(w)`, gradient `beta * w`
+
+    Args:
+        beta: Finite float >= 0, or a scalar `keras.Variable` that is read anew at
+            each step. Defaults to `0.01`.
+
+    Raises:
+        TypeError: `beta` is neither a number nor a Variable.
+        ValueError: `beta` is negative, infinite, NaN or not scalar.
+
+    Example:
+
+    >>> w = keras.ops.ones((3, 2))
+    >>> float(L2Loss(0.5)(w)), float(L2(0.25)(w))
+    (1.5, 1.5)
+
+    Reference: `tf.nn.l2_loss`, https://www.tensorflow.org/api_docs/python/tf/nn/l2_loss
+    """
+
+    def __init__(self, beta=0.01):
+        self.beta = check_strength(beta, "beta")
+
+    def __call__(self, w):
+        squares = sum_of_squares(w)
+        return ops.cast(self.beta, squares.dtype) * (0.5 * squares)
+
+    def get_config(self):
+        return {"beta": strength_value(self.beta)}
+
+
+@keras.saving.register_keras_serializable(package="keras_l2reg")
+class Scaled(keras.Regularizer):
+    """A regularizer times a number: `penalty = factor * regularizer(w)`.
+
+    Args:
+        regularizer: Any Keras regularizer, its name or its config.
+        factor: Finite float >= 0. Defaults to `1.0`.
+
+    Raises:
+        TypeError: `factor` is not a number.
+        ValueError: `factor` is negative, infinite or NaN; unknown regularizer.
+
+    Example:
+
+    >>> float(Scaled(L2(1.0), 0.1)(keras.ops.ones((5, 2))))
+    1.0
+
+    Source: the per-parameter `lr_mult`/`wd_mult` of Caffe's `ParamSpec`,
+    https://github.com/BVLC/caffe/blob/master/src/caffe/proto/caffe.proto
+    """
+
+    def __init__(self, regularizer, factor=1.0):
+        self.regularizer = keras.regularizers.get(regularizer)
+        self.factor = check_strength(factor, "factor")
+
+    def __call__(self, w):
+        return self.factor * self.regularizer(w)
+
+    def get_config(self):
+        return {
+            "regularizer": keras.regularizers.serialize(self.regularizer),
+            "factor": self.factor,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_l2reg")
+class Sum(keras.Regularizer):
+    """Several regularizers on one weight: `penalty = sum(f(w) for f in regularizers)`.
+
+    Args:
+        regularizers: List of Keras regularizers, their names or their configs.
+
+    Raises:
+        ValueError: an unknown regularizer.
+
+    Example:
+
+    >>> float(Sum([L2(1.0), L2(0.5)])(keras.ops.ones((5, 2))))
+    15.0
+
+    Source: `keras.regularizers.L1L2` is the special case of L1 and L2.
+    """
+
+    def __init__(self, regularizers):
+        self.regularizers = [keras.regularizers.get(r) for r in regularizers]
+
+    def __call__(self, w):
+        return sum(regularizer(w) for regularizer in self.regularizers)
+
+    def get_config(self):
+        serialize = keras.regularizers.serialize
+        return {"regularizers": [serialize(r) for r in self.regularizers]}
+
+
+def strength_text(regularizer):
+    """A regularizer's strength in short, for tables: `"l2=0.01"`.
+
+    >>> strength_text(L2Loss(0.5)), strength_text(keras.regularizers.L1L2(0.1, 0.2))
+    ('l2=0.25', 'l1=0.1 l2=0.2')
+    """
+    try:
+        strengths = _strengths(to_stock(regularizer))
+    except ValueError:
+        return getattr(regularizer, "__name__", type(regularizer).__name__)
+    return " ".join(f"{name}={value:.4g}" for name, value in strengths.items())
+
+
+def to_stock(regularizer):
+    """The same penalty, said with regularizers that come with Keras.
+
+    Args:
+        regularizer: A Keras regularizer, perhaps one of this module.
+
+    Returns:
+        A regularizer of `keras.regularizers` with the present strength; what is not
+        of this module comes back as it is.
+
+    Raises:
+        ValueError: Keras has no such regularizer (a multiplier on a user's own).
+
+    Example:
+
+    >>> to_stock(Scaled(L2Loss(0.5), 0.1)).get_config()
+    {'l2': 0.025}
+
+    Source: https://keras.io/api/layers/regularizers/
+    """
+    if isinstance(regularizer, L2):
+        return keras.regularizers.L2(strength_value(regularizer.l2))
+    if isinstance(regularizer, L2Loss):
+        return keras.regularizers.L2(strength_value(regularizer.beta) / 2)
+    if isinstance(regularizer, Scaled):
+        return _scale_stock(to_stock(regularizer.regularizer), regularizer.factor)
+    if isinstance(regularizer, Sum):
+        return _add_stock([to_stock(r) for r in regularizer.regularizers])
+    return regularizer
+
+
+_STRENGTHS = {
+    keras.regularizers.L1: ("l1",),
+    keras.regularizers.L2: ("l2",),
+    keras.regularizers.L1L2: ("l1", "l2"),
+    keras.regularizers.OrthogonalRegularizer: ("factor",),
+}
+
+
+def _strengths(regularizer):
+    """The linear strengths of a stock regularizer, by name."""
+    if type(regularizer) not in _STRENGTHS:
+        raise ValueError(
+            "Expected regularizers that Keras itself can scale and add (L1, L2, L1L2, "
+            "and for scaling OrthogonalRegularizer). "
+            f"Received: {type(regularizer).__name__}"
+        )
+    config = regularizer.get_config()
+    return {name: float(config[name]) for name in _STRENGTHS[type(regularizer)]}
+
+
+def _scale_stock(regularizer, factor):
+    scaled = {name: v * factor for name, v in _strengths(regularizer).items()}
+    return type(regularizer)(**{**regularizer.get_config(), **scaled})
+
+
+def _add_stock(regularizers):
+    total = {"l1": 0.0, "l2": 0.0}
+    for regularizer in regularizers:
+        for name, value in _strengths(regularizer).items():
+            if name not in total:
+                raise ValueError(
+                    "Expected L1, L2 or L1L2: Keras has no regularizer that adds "
+                    f"others. Received: {type(regularizer).__name__}"
+                )
+            total[name] += value
+    return keras.regularizers.L1L2(**total)
