@@ -15,8 +15,6 @@ from keras_l2reg.model import L2AllWeights
 from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
 from keras_l2reg.selection import Weight, find_weights, select
 
-
-
 __all__ = [
     "L2",
     "L2AllWeights",

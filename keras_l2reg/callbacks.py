@@ -160,8 +160,8 @@ class PenaltyLogger(keras.callbacks.Callback):
         if loss and penalty > self.warn_share * loss and "share" not in self._warned_of:
             self._warned_of.add("share")
             warnings.warn(
-                f"The penalty, {penalty:.4g}, is more than {self.warn_share:.0%} of the "
-                f"loss, {loss:.4g}: the data hardly count. Try a smaller strength.",
+                f"The penalty, {penalty:.4g}, is more than {self.warn_share:.0%} of "
+                f"the loss, {loss:.4g}: the data hardly count. Try a smaller strength.",
                 stacklevel=2,
             )
 
@@ -180,9 +180,9 @@ def print_penalties(model, title=None):
     >>> layer = keras.layers.Dense(2, kernel_initializer="ones", name="out",
     ...                            kernel_regularizer=keras.regularizers.L2(0.5))
     >>> print_penalties(keras.Sequential([keras.Input((4,)), layer]))
-    weight     strength   norm  penalty  share
-    ------------------------------------------
-    out/kernel l2=0.5    2.828        4   100%
+    weight     | strength |  norm | penalty | share
+    -----------+----------+-------+---------+------
+    out/kernel | l2=0.5   | 2.828 |       4 |  100%
 
     Source: `rich.table`, https://rich.readthedocs.io/en/stable/tables.html
     """
@@ -263,8 +263,8 @@ class L2Scheduler(keras.callbacks.Callback):
     def set_model(self, model):
         if not isinstance(model, L2AllWeights):
             raise ValueError(
-                "Expected a model wrapped by `L2AllWeights`, which has a live strength. "
-                f"Received: {type(model).__name__}"
+                "Expected a model wrapped by `L2AllWeights`: only that has a live "
+                f"strength. Received: {type(model).__name__}"
             )
         model.l2  # noqa: B018 - raises where the wrapper has no live strength
         super().set_model(model)
@@ -304,8 +304,8 @@ def _of_epoch_and_l2(schedule):
     required = [p for p in parameters if p.default is p.empty]
     if not callable(schedule) or len(required) not in (1, 2):
         raise TypeError(
-            "Invalid type for argument `schedule`. Expected a function of the epoch, or "
-            "of the epoch and the strength, or a `LearningRateSchedule`. "
+            "Invalid type for argument `schedule`. Expected a function of the epoch, "
+            "or of the epoch and the strength, or a `LearningRateSchedule`. "
             f"Received: schedule={schedule!r}"
         )
     return schedule if len(required) == 2 else lambda epoch, l2: schedule(epoch)

@@ -51,10 +51,9 @@ def lost_on_save(model):
         if weight.regularizer is not None and not weight.is_frozen_lora_base
     ]
     probes = {w.slot: (w.holder, w.attribute, _Probe()) for w in penalized if w.slot}
-    with slots_set(probes.values()):
-        # If a model can't be saved at all, no probe notices anything: all is lost.
-        with contextlib.suppress(Exception):
-            model.get_config()
+    # If a model can't be saved at all, no probe notices anything: all is lost.
+    with slots_set(probes.values()), contextlib.suppress(Exception):
+        model.get_config()
     carried = {slot for slot, (_, _, probe) in probes.items() if probe.saved}
     return [
         weight.name
