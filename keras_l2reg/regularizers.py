@@ -18,6 +18,7 @@ Keras' own L2 overflows at 65504. `to_stock` turns any of them into regularizers
 that come with Keras.
 """
 
+import functools
 import math
 import numbers
 
@@ -95,6 +96,13 @@ def strength_value(strength):
     return strength
 
 
+def _times(strength, squares):
+    # A float stays one: as a tensor, Keras would round it to float32 first.
+    if isinstance(strength, keras.Variable):
+        strength = ops.cast(strength, squares.dtype)
+    return strength * squares
+
+
 @keras.saving.register_keras_serializable(package="keras_l2reg")
 class L2(keras.Regularizer):
     """L2 penalty on Keras' scale, with a fixed or a live strength.
@@ -130,8 +138,7 @@ class L2(keras.Regularizer):
         self.l2 = check_strength(l2, "l2")
 
     def __call__(self, w):
-        squares = sum_of_squares(w)
-        return ops.cast(self.l2, squares.dtype) * squares
+        return _times(self.l2, sum_of_squares(w))
 
     def get_config(self):
         return {"l2": strength_value(self.l2)}
@@ -164,8 +171,7 @@ class L2Loss(keras.Regularizer):
         self.beta = check_strength(beta, "beta")
 
     def __call__(self, w):
-        squares = sum_of_squares(w)
-        return ops.cast(self.beta, squares.dtype) * (0.5 * squares)
+        return _times(self.beta, 0.5 * sum_of_squares(w))
 
     def get_config(self):
         return {"beta": strength_value(self.beta)}
@@ -228,7 +234,8 @@ class Sum(keras.Regularizer):
         self.regularizers = [keras.regularizers.get(r) for r in regularizers]
 
     def __call__(self, w):
-        return sum(regularizer(w) for regularizer in self.regularizers)
+        # `ops.add` promotes: Keras' own regularizers give float16 for a float16 weight.
+        return functools.reduce(ops.add, [r(w) for r in self.regularizers])
 
     def get_config(self):
         serialize = keras.regularizers.serialize
