@@ -1,0 +1,195 @@
+"""The regularizers against NumPy float64: value, gradient, dtype, shape, config."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_l2reg import L2, L2Loss, Scaled, Sum
+from keras_l2reg.regularizers import to_stock
+
+SHAPES = [(), (1,), (7,), (0,), (3, 0), (4, 5), (2, 3, 4), (2, 1, 3, 2, 2)]
+DTYPES = {"float64": 1e-12, "float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-3}
+
+# each regularizer, and the same penalty as a function of the float64 weight
+PENALTIES = {
+    "L2": (L2(0.3), lambda w: 0.3 * np.sum(w**2)),
+    "L2Loss": (L2Loss(0.3), lambda w: 0.3 * np.sum(w**2) / 2),
+    "Scaled": (Scaled(L2(0.3), 0.5), lambda w: 0.15 * np.sum(w**2)),
+    "Sum": (Sum([L2(0.3), L2Loss(0.2)]), lambda w: 0.4 * np.sum(w**2)),
+    "zero": (L2(0), lambda w: 0.0),
+    "mixed": (
+        Sum([Scaled(keras.regularizers.L1(0.2), 0.5), L2(0.3)]),
+        lambda w: 0.1 * np.sum(np.abs(w)) + 0.3 * np.sum(w**2),
+    ),
+}
+
+
+def standard_normal(shape, dtype):
+    """A tensor of `dtype`, and the float64 array of the values that it holds."""
+    values = np.random.default_rng(0).normal(size=shape)
+    tensor = ops.cast(ops.convert_to_tensor(values), dtype)
+    return tensor, as_float64(tensor)
+
+
+def as_float64(tensor):
+    return ops.convert_to_numpy(ops.cast(tensor, "float64"))
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    """JAX has no float64 unless asked."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+def gradient(function, tensor):
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(tensor)
+            value = function(tensor)
+        return tape.gradient(value, tensor)
+    if backend == "jax":
+        import jax
+
+        return jax.grad(function)(tensor)
+    tensor = tensor.detach().requires_grad_(True)
+    function(tensor).backward()
+    return tensor.grad
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_value_is_numpys(name, shape, dtype):
+    regularizer, reference = PENALTIES[name]
+    tensor, values = standard_normal(shape, dtype)
+    penalty = regularizer(tensor)
+    assert tuple(penalty.shape) == ()
+    rtol = DTYPES[dtype]
+    if name == "mixed":  # Keras' own L1 is float32 at best, and sums in half.
+        rtol = 1e-2 if "16" in dtype else 1e-6
+    np.testing.assert_allclose(as_float64(penalty), reference(values), rtol=rtol)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("regularizer", "twice_l2"),
+    [(L2(0.3), 0.6), (L2Loss(0.3), 0.3), (Sum([L2(0.1), Scaled(L2(0.4), 0.5)]), 0.6)],
+    ids=["L2", "L2Loss", "Sum"],
+)
+def test_gradient_is_2_l2_w(regularizer, twice_l2, shape, dtype):
+    tensor, values = standard_normal(shape, dtype)
+    slope = gradient(regularizer, tensor)
+    assert keras.backend.standardize_dtype(slope.dtype) == dtype
+    # A float16 result has 11 bits, a bfloat16 result has 8.
+    rtol = {"float16": 2e-3, "bfloat16": 1e-2}.get(dtype, DTYPES[dtype])
+    np.testing.assert_allclose(as_float64(slope), twice_l2 * values, rtol=rtol)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("regularizer", [L2(0.01), L2Loss(0.02)], ids=["L2", "L2Loss"])
+def test_half_precision_does_not_overflow(regularizer, dtype):
+    tensor, values = standard_normal((784, 1024), dtype)
+    stock = as_float64(keras.regularizers.L2(0.01)(tensor))
+    if dtype == "float16":
+        assert np.isinf(stock), "what this package mends"
+    penalty = as_float64(regularizer(tensor))
+    np.testing.assert_allclose(penalty, 0.01 * np.sum(values**2), rtol=1e-3)
+    slope = as_float64(gradient(regularizer, tensor))
+    assert np.isfinite(slope).all()
+    # Below 6e-5, float16 is subnormal and has an absolute step of 6e-8.
+    np.testing.assert_allclose(slope, 0.02 * values, rtol=1e-2, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [L2, L2Loss])
+def test_a_variable_strength_is_live(kind):
+    strength = keras.Variable(0.5, dtype="float32")
+    regularizer = kind(strength)
+    half = 0.5 if kind is L2Loss else 1.0
+    tensor, values = standard_normal((4, 5), "float32")
+    for value in (0.5, 0.25, 0.0):
+        strength.assign(value)
+        expected = value * half * np.sum(values**2)
+        np.testing.assert_allclose(as_float64(regularizer(tensor)), expected, rtol=1e-6)
+        slope = as_float64(gradient(regularizer, tensor))
+        np.testing.assert_allclose(slope, 2 * half * value * values, rtol=1e-6)
+        (number,) = regularizer.get_config().values()
+        assert number == value and type(number) is float
+
+
+def test_a_variable_weight_and_a_float16_strength():
+    weight = keras.Variable(np.arange(6.0).reshape(2, 3), dtype="float32")
+    assert float(as_float64(L2(0.1)(weight))) == pytest.approx(5.5)
+    assert float(as_float64(L2(np.float16(0.5))(weight))) == 27.5
+    assert float(as_float64(L2(2)(weight))) == 110.0
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_config_round_trip_needs_no_custom_objects(name):
+    regularizer, _ = PENALTIES[name]
+    tensor, _ = standard_normal((4, 5), "float32")
+    config = json.loads(json.dumps(keras.regularizers.serialize(regularizer)))
+    for again in (
+        keras.regularizers.deserialize(config),
+        keras.regularizers.get(config),
+        keras.saving.deserialize_keras_object(config),
+        type(regularizer).from_config(regularizer.get_config()),
+    ):
+        assert type(again) is type(regularizer)
+        assert as_float64(again(tensor)) == as_float64(regularizer(tensor))
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_layer_carries_it(name):
+    regularizer, _ = PENALTIES[name]
+    layer = keras.layers.Dense(3, kernel_regularizer=regularizer)
+    again = keras.layers.Dense.from_config(json.loads(json.dumps(layer.get_config())))
+    for each in (layer, again):
+        each.build((None, 4))
+        (loss,) = each.losses
+        kernel = ops.convert_to_tensor(each.kernel)
+        np.testing.assert_allclose(as_float64(loss), as_float64(regularizer(kernel)))
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_to_stock_is_the_same_penalty_by_keras_alone(name):
+    regularizer, reference = PENALTIES[name]
+    stock = to_stock(regularizer)
+    assert type(stock).__module__.startswith("keras.")
+    tensor, values = standard_normal((4, 5), "float32")
+    np.testing.assert_allclose(as_float64(stock(tensor)), reference(values), rtol=1e-6)
+
+
+def test_to_stock_takes_the_present_strength():
+    strength = keras.Variable(0.5)
+    nested = Scaled(Sum([L2(strength), keras.regularizers.L1(0.1)]), 0.5)
+    strength.assign(0.25)
+    stock = to_stock(nested)
+    assert stock.get_config() == {"l1": pytest.approx(0.05), "l2": pytest.approx(0.125)}
+
+
+def test_to_stock_scales_orthogonal_and_leaves_strangers():
+    orthogonal = keras.regularizers.OrthogonalRegularizer(0.2, mode="columns")
+    stock = to_stock(Scaled(orthogonal, 0.5))
+    assert stock.mode == "columns" and float(stock.factor) == pytest.approx(0.1)
+    assert to_stock(orthogonal) is orthogonal
+
+
+def test_a_variable_strength_survives_a_config_as_a_number():
+    strength = keras.Variable(0.01, dtype="float32")
+    config = keras.regularizers.serialize(Scaled(L2(strength), 2.0))
+    text = json.dumps(config)
+    assert "0.01" in text and "0.0099" not in text
