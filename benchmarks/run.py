@@ -1,0 +1,92 @@
+"""What a penalty costs: five questions, each answered by ratios within one run.
+
+    python benchmarks/run.py            # all; about half an hour on 2 cores
+    python benchmarks/run.py --quick    # tiny sizes, only to see that it works
+    python benchmarks/run.py --only step --backends tensorflow
+
+Every figure is a median over rounds, with quartiles; within a round the rivals run
+one after the other in random order, so that whatever else the machine does falls on
+all of them. Written to results.json and results.png beside this file.
+
+Needs the extras `examples`, `jax`, `torch`; the path's rivals need `keras-tuner`.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).parent
+MODES = {
+    "tensorflow": {"KERAS_BACKEND": "tensorflow"},
+    "tensorflow-xla": {"KERAS_BACKEND": "tensorflow", "L2REG_JIT": "1"},
+    "jax": {"KERAS_BACKEND": "jax"},
+    "torch": {"KERAS_BACKEND": "torch"},
+}
+QUESTIONS = ("step", "memory", "watching", "attach", "path", "growth")
+# Where the answer hardly depends on the backend, TensorFlow answers alone.
+TENSORFLOW_ONLY = ("watching", "attach", "path")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=QUESTIONS)
+    parser.add_argument("--backends", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--out", type=pathlib.Path, default=HERE)
+    args = parser.parse_args()
+
+    results = {"machine": machine(), "quick": args.quick, "answers": {}}
+    print(results["machine"])
+    for question in args.only:
+        for mode in args.backends:
+            if not importlib.util.find_spec(MODES[mode]["KERAS_BACKEND"]):
+                print(f"{question}, {mode}: left out, not installed")
+            elif question not in TENSORFLOW_ONLY or mode == "tensorflow":
+                answer = ask(question, mode, args.quick, args.rounds)
+                results["answers"].setdefault(question, {})[mode] = answer
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "results.json").write_text(json.dumps(results, indent=1))
+
+    from report import draw, show
+
+    show(results)
+    draw(results, args.out / "results.png")
+
+
+def ask(question, mode, quick, rounds):
+    """One question in a process of its own, which the backend has to itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = pathlib.Path(folder, "answer.json")
+        command = [sys.executable, HERE / "questions.py", question, answer]
+        command += ["--quick"] * quick
+        command += ["--rounds", str(rounds)] if rounds else []
+        env = {**os.environ, **MODES[mode], "TF_CPP_MIN_LOG_LEVEL": "3"}
+        subprocess.run(command, env=env, check=True)
+        return json.loads(answer.read_text())
+
+
+def machine():
+    model = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x for x in cpuinfo.read_text().splitlines() if "model name" in x]
+        model = names[0].split(":")[1].strip() if names else model
+    versions = [
+        f"{name} {importlib.import_module('importlib.metadata').version(name)}"
+        for name in ("keras", "tensorflow", "jax", "torch")
+        if importlib.util.find_spec(name)
+    ]
+    return f"{model}, {os.cpu_count()} cores, {', '.join(versions)}"
+
+
+if __name__ == "__main__":
+    main()
