@@ -1,4 +1,4 @@
-"""What every test gets: a fresh Keras, the same seeds."""
+"""What every test gets: the same seeds, and a fresh Keras for each module."""
 
 import os
 
@@ -10,6 +10,11 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def fresh_keras():
-    keras.utils.clear_session()
+def seeded():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_keras():
+    # Slow (it collects garbage), so not for each test.
+    keras.utils.clear_session()

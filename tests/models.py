@@ -178,20 +178,28 @@ def shared_model():
 
 
 @keras.saving.register_keras_serializable(package="tests")
+class Transposed(layers.Layer):
+    """Multiplies with a variable that belongs to another layer, and tracks it too."""
+
+    def __init__(self, variable, **kwargs):
+        super().__init__(**kwargs)
+        self.tied = variable
+
+    def call(self, inputs):
+        return ops.matmul(inputs, ops.transpose(self.tied))
+
+
+@keras.saving.register_keras_serializable(package="tests")
 class Autoencoder(keras.Model):
-    """The decoder's kernel is the encoder's, transposed; both layers track it."""
+    """The decoder's kernel is the encoder's, transposed."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.encoder = layers.Dense(6, name="encoder")
-        self.decoder = layers.Dense(6, use_bias=False, name="decoder")
+        self.encoder = layers.Dense(4, name="encoder")
 
     def build(self, input_shape):
         self.encoder.build(input_shape)
-        self.decoder.build(input_shape)
-        self.decoder._kernel = self.encoder._kernel
-        self.decoder._trainable_variables[:] = [self.encoder._kernel]
-        self.built = True
+        self.decoder = Transposed(self.encoder.kernel, name="decoder")
 
     def call(self, inputs):
         return self.decoder(self.encoder(inputs))

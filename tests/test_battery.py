@@ -4,7 +4,7 @@ import pytest
 from models import MODELS
 
 from keras_l2reg.selection import select
-from keras_l2reg.testing import CHECKS, Subject, check_model, run_check
+from keras_l2reg.testing import CHECKS, Subject, run_check
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
