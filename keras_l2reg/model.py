@@ -36,7 +36,11 @@ from keras_l2reg.regularizers import (
     strength_value,
     to_stock,
 )
-from keras_l2reg.selection import as_globs, find_weights
+from keras_l2reg.selection import (
+    find_weights,
+    layers_from_config,
+    layers_to_config,
+)
 
 _STEPS = ("train_step", "test_step", "compute_loss")
 
@@ -286,9 +290,7 @@ class L2AllWeights(keras.Model):
         # The wrapper is what is compiled; the inner model need not load its loss.
         model.pop("compile_config", None)
         hidden = self._hidden
-        rule = dict(
-            hidden.rule, layers=as_globs(self.wrapped_model, hidden.rule["layers"])
-        )
+        rule = dict(hidden.rule, layers=layers_to_config(hidden.rule["layers"]))
         if self._strength is None:
             rule["regularizer"] = keras.regularizers.serialize(hidden.regularizer)
         else:
@@ -301,6 +303,7 @@ class L2AllWeights(keras.Model):
         config["model"] = keras.saving.deserialize_keras_object(
             config["model"], custom_objects=custom_objects
         )
+        config["layers"] = layers_from_config(config.get("layers"), custom_objects)
         return cls(**config)
 
     def export(self, *args, **kwargs):

@@ -15,7 +15,6 @@ with which multiplier. Everything else in this package works on these records.
 
 import dataclasses
 import fnmatch
-import glob
 import inspect
 
 import keras
@@ -313,23 +312,47 @@ def _check_arguments(model, biases, embeddings, layers, multipliers):
         check_strength(value, f"multipliers[{pattern!r}]")
 
 
-def as_globs(model, layers):
-    """The argument `layers` with each class said as globs, for a config to carry.
+def layers_to_config(layers):
+    """The argument `layers` with each class said by name, for a config to carry.
 
-    >>> model = keras.Sequential([keras.layers.Dense(3, name="a")])
-    >>> as_globs(model, keras.layers.Dense)
-    ['a/kernel', 'a/bias']
+    >>> layers_to_config(["head/*", keras.layers.Dense])
+    ['head/*', {'layer_class': 'Dense'}]
     """
     if layers is None:
         return None
-    globs = []
-    for pattern in _as_list(layers):
-        if isinstance(pattern, str):
-            globs.append(pattern)
-        else:
-            names = [w.name for w in find_weights(model) if _matches(w, pattern)]
-            globs.extend(glob.escape(name) for name in names)
-    return globs
+    return [
+        pattern
+        if isinstance(pattern, str)
+        else {"layer_class": keras.saving.get_registered_name(pattern)}
+        for pattern in _as_list(layers)
+    ]
+
+
+def layers_from_config(config, custom_objects=None):
+    """The argument `layers` that `layers_to_config` said.
+
+    >>> layers_from_config([{"layer_class": "Dense"}]) == [keras.layers.Dense]
+    True
+    """
+    if config is None:
+        return None
+    return [
+        pattern
+        if isinstance(pattern, str)
+        else _layer_class(pattern["layer_class"], custom_objects)
+        for pattern in config
+    ]
+
+
+def _layer_class(name, custom_objects):
+    registered = keras.saving.get_registered_object(name, custom_objects)
+    found = registered or getattr(keras.layers, name, None)
+    if found is None:
+        raise ValueError(
+            f"Expected the layer class {name!r}, which the penalty is narrowed to, to "
+            "be registered or given in `custom_objects`."
+        )
+    return found
 
 
 def _as_list(layers):
