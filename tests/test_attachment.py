@@ -1,0 +1,172 @@
+"""attach and detach: effect, persistence and trace stay in step."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from models import MODELS, VECTORS, around
+
+from keras_l2reg import L2AllWeights, attach, detach
+
+TARGETS = np.zeros((4, 2), "float32")
+
+
+def network(**kwargs):
+    return around(
+        layers.Dense(4, name="hidden", **kwargs),
+        layers.Dense(2, name="output"),
+        shape=(6,),
+    )
+
+
+def numpy_penalty(variable, l2):
+    return l2 * np.sum(keras.ops.convert_to_numpy(variable).astype("float64") ** 2)
+
+
+def losses(model):
+    return [float(keras.ops.convert_to_numpy(term)) for term in model.losses]
+
+
+def kernels(model):
+    return [model.get_layer(name).kernel for name in ("hidden", "output")]
+
+
+def test_effect():
+    model = attach(network(), 0.1)
+    assert losses(model) == pytest.approx(
+        [numpy_penalty(k, 0.1) for k in kernels(model)]
+    )
+
+
+def test_persistence(tmp_path):
+    model = attach(network(), 0.1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert losses(loaded) == pytest.approx(losses(model))
+    assert [layer.kernel_regularizer.l2 for layer in loaded.layers[1:]] == [0.1, 0.1]
+
+
+def test_trace():
+    # The reference has Keras' own regularizers from the start.
+    x, y = VECTORS, TARGETS
+    stock = around(
+        layers.Dense(4, name="hidden", kernel_regularizer=keras.regularizers.L2(0.1)),
+        layers.Dense(2, name="output", kernel_regularizer=keras.regularizers.L2(0.1)),
+        shape=(6,),
+    )
+    model = network()
+    for m in (model, stock):
+        m.compile(keras.optimizers.SGD(0.1), "mse")
+    model.fit(x, y, verbose=0)
+    stock.set_weights(model.get_weights())
+    attach(model, 0.1)
+    for m in (model, stock):
+        m.fit(x, y, epochs=2, verbose=0)
+    for ours, theirs in zip(model.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    ours, theirs = (m.evaluate(x, y, verbose=0) for m in (model, stock))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_detach_acts_on_the_next_step():
+    model = attach(network(), 0.25)
+    model.compile(keras.optimizers.SGD(1.0), lambda y, p: 0.0 * keras.ops.mean(p, -1))
+    model.fit(VECTORS, TARGETS, verbose=0)
+    before = model.get_weights()
+    detach(model)
+    model.fit(VECTORS, TARGETS, verbose=0)
+    for start, end in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(start, end)
+
+
+@pytest.mark.parametrize(
+    "existing, l1, l2",
+    [("keep", 0.5, 0.0), ("replace", 0.0, 0.1), ("add", 0.5, 0.1)],
+)
+def test_existing(existing, l1, l2):
+    model = network(kernel_regularizer=keras.regularizers.L1(0.5))
+    attach(model, 0.1, existing=existing)
+    kernel = keras.ops.convert_to_numpy(kernels(model)[0]).astype("float64")
+    expected = l1 * np.abs(kernel).sum() + l2 * (kernel**2).sum()
+    assert losses(model)[0] == pytest.approx(expected, rel=1e-5)
+    assert type(detach(model).layers[1].kernel_regularizer) is keras.regularizers.L1
+    assert len(model.losses) == 1
+
+
+def test_attaching_again_replaces():
+    model = attach(network(), 0.1)
+    attach(model, 0.3, layers="output/*")
+    assert losses(model) == pytest.approx([numpy_penalty(kernels(model)[1], 0.3)])
+    assert not detach(model).losses
+
+
+def test_two_wrappers_over_one_model():
+    model = network()
+    first = L2AllWeights(model, 0.1)
+    second = L2AllWeights(model, 0.2)
+    expected = [numpy_penalty(k, 0.2) for k in kernels(model)]
+    assert losses(second) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="no longer reaches"):
+        first.l2 = 0.5
+
+
+def test_bare_weights_are_named_in_one_warning():
+    model = MODELS["custom_bare_weight"].build()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attach(model, 0.1)
+    texts = [str(w.message) for w in caught if "save/load" in str(w.message)]
+    assert len(texts) == 1
+    assert "bare/w" in texts[0]
+    assert "head/kernel" not in texts[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"regularizer": -1.0},
+        {"layers": "nothing*"},
+        {"multipliers": {"nothing*": 1.0}},
+        {"existing": "maybe"},
+        {"regularizer": lambda w: keras.ops.sum(w, -1)},
+        {"regularizer": keras.regularizers.OrthogonalRegularizer(), "biases": True},
+    ],
+)
+def test_failed_call_leaves_the_model_as_it_was(arguments):
+    model = attach(network(), 0.1)
+    before = [w.regularizer for w in model.weights], model.get_config(), losses(model)
+    with pytest.raises((ValueError, TypeError)):
+        attach(model, **arguments)
+    after = [w.regularizer for w in model.weights], model.get_config(), losses(model)
+    assert before == after
+    assert not detach(model).losses
+
+
+def test_layers_built_after_attaching_are_covered_and_detached():
+    model = keras.Sequential([layers.Dense(3), layers.Dense(2)])
+    attach(model, 0.1)
+    model(VECTORS)
+    assert len(model.losses) == 2
+    assert not detach(model).losses
+    assert all(layer.kernel_regularizer is None for layer in model.layers)
+
+
+def test_lora_enabled_after_attaching():
+    model = attach(network(), 0.1)
+    model.get_layer("hidden").enable_lora(2)
+    assert len(model.losses) == 3
+    assert not detach(model).losses
+
+
+def test_part_of_a_model():
+    inner = MODELS["sequential_with_input"].build()
+    outer = around(inner, layers.Dense(2), shape=(6,))
+    attach(inner, 0.1)
+    assert len(outer.losses) == 2
+    attach(outer, 0.2, existing="add")
+    assert len(outer.losses) == 3
+    detach(outer)
+    assert len(outer.losses) == 2
+    assert not detach(inner).losses
