@@ -255,7 +255,8 @@ def check_clone(subject):
     model, x = subject.attached()
     clone = keras.models.clone_model(model)
     clone(x)
-    _expect_carried(model, clone)
+    # It copies layer by layer, so it may keep what the model's own config drops.
+    _expect_carried(model, clone, exactly=False)
 
 
 def check_detach(subject):
@@ -463,13 +464,13 @@ def _expect_same(wrapped, other, x):
             _expect_close(f"penalty of {name}", value, again)
 
 
-def _expect_carried(model, other):
+def _expect_carried(model, other, exactly=True):
     """All that the config carries, and nothing else, is penalized in the other."""
     lost = lost_on_save(model)
     pairs = zip(find_weights(model), find_weights(other), strict=True)
     for weight, again in pairs:
         expected = None if weight.name in lost else weight.regularizer
-        if again.is_frozen_lora_base:
+        if again.is_frozen_lora_base or (expected is None and not exactly):
             continue
         if not same_regularizer(expected, again.regularizer):
             raise AssertionError(

@@ -632,10 +632,3 @@ class OwnWeight(keras.Model):
 
     def call(self, inputs):
         return self.head(ops.matmul(inputs, self.w))
-
-
-@entry(RANDOM.uniform(0, 255, (2, 32, 32, 3)).astype("float32"), None)
-def pretrained():
-    return keras.applications.MobileNetV3Small(
-        (32, 32, 3), 0.35, weights=None, classes=3, dropout_rate=0.0
-    )
