@@ -13,7 +13,6 @@ from keras_l2reg.testing import (
     run_check,
 )
 
-
 # In a training step on JAX, SpectralNormalization assigns the normalized kernel, the
 # penalty is taken of that, and the optimizer's update of the old kernel overwrites it.
 CANNOT = {

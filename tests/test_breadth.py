@@ -117,7 +117,7 @@ BACKBONES = {
 
 # `keras.models.clone_model` fails on these also without a penalty: a layer's
 # `get_config` names what it lacks, or what its `__init__` does not take.
-NOT_CLONED = ("LlamaBackbone", "ViTBackbone")
+NOT_CLONED = ("GPTNeoXBackbone", "LlamaBackbone", "ViTBackbone")
 
 
 @pytest.mark.slow
