@@ -1,0 +1,308 @@
+"""Images of the letters A to J: rendered from fonts, or the notMNIST pickle.
+
+`load_glyphs` renders them from the fonts that matplotlib ships; `read_notmnist`
+reads the file that the Udacity assignment writes, whoever it may come from.
+Both return a dict of float32 images in [-0.5, 0.5] and their labels 0 to 9.
+
+>>> data = load_glyphs(per_font=10)
+>>> data["x_train"].shape, data["y_train"].shape
+((120, 28, 28), (120,))
+
+The splits share no font, not even a family: training sees DejaVu only,
+validation STIX, test Computer Modern. So a network that learned its fonts by
+heart, and not the letters, is found out.
+"""
+
+import functools
+import hashlib
+import os
+import pickle
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+LETTERS = "ABCDEFGHIJ"
+SIDE = 28
+SPLITS = ("train", "valid", "test")
+ARRAYS = [f"{part}_{split}" for split in SPLITS for part in "xy"]
+
+# Named, not globbed: matplotlib's other fonts hold symbols in place of letters
+# (cmex10, cmsy10, STIXSiz*, STIXNonUni*), only a few (DejaVu*Display) or
+# placeholders (LastResort).
+TRAIN_FONTS = (
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique"),
+    *("DejaVuSans-BoldOblique", "DejaVuSansMono", "DejaVuSansMono-Bold"),
+    *("DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique", "DejaVuSerif"),
+    *("DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
+)
+VALID_FONTS = (
+    *("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
+)
+TEST_FONTS = ("cmr10", "cmb10", "cmti10", "cmmi10", "cmss10", "cmtt10")
+
+
+def load_glyphs(
+    train_fonts=TRAIN_FONTS,
+    valid_fonts=VALID_FONTS,
+    test_fonts=TEST_FONTS,
+    per_font=500,
+    noise=0.4,
+    seed=0,
+    cache=True,
+):
+    """Letters A to J in random size, place and angle, with noise on top.
+
+    Args:
+        train_fonts: Names of fonts that matplotlib ships, or paths of font files.
+        valid_fonts: The same for validation; no font may serve in two splits.
+        test_fonts: The same for test.
+        per_font: Images of each font, the letters in equal shares. Default 500.
+        noise: Standard deviation of the noise on each pixel. Default 0.4.
+        seed: The same seed gives the same images. Default 0.
+        cache: True keeps the images in the user's cache directory, False renders
+            them anew, a path keeps them in that directory. Default True.
+
+    Returns:
+        A dict of x_train, y_train, x_valid, y_valid, x_test and y_test: float32
+        images of shape `(n, 28, 28)` in [-0.5, 0.5] and int64 labels.
+    """
+    fonts = [tuple(map(str, f)) for f in (train_fonts, valid_fonts, test_fonts)]
+    check_split(fonts)
+
+    def render():
+        arrays = []
+        for number, names in enumerate(fonts):
+            arrays += render_fonts(names, per_font, noise, (seed, number))
+        return dict(zip(ARRAYS, arrays))
+
+    if cache is False:
+        arrays = render()
+    else:
+        folder = default_cache() if cache is True else Path(cache)
+        key = cache_key(fonts, per_font, noise, seed)
+        arrays = cached(folder / f"glyphs-{key}.npz", render)
+    return {name: scaled(a) if name[0] == "x" else a for name, a in arrays.items()}
+
+
+def scaled(pixels):
+    """Bytes 0 to 255 as float32 in [-0.5, 0.5], as the assignment scales them."""
+    return (pixels.astype("float32") - 127.5) / 255
+
+
+def check_split(fonts):
+    """Raise ValueError unless every split has fonts and no font is in two."""
+    names = [name for split in fonts for name in set(split)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not all(fonts):
+        raise ValueError(
+            "Invalid fonts. Expected at least one for each of train, validation and "
+            f"test, and none in two of them. Received: {fonts}, repeated: {twice}"
+        )
+
+
+def font_path(name):
+    """Where the font `name` is: a file of its own or one of matplotlib's."""
+    shipped = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
+    for path in (Path(name), shipped):
+        if path.is_file():
+            return path
+    raise ValueError(
+        "Invalid font. Expected the path of a font file, or a name such as "
+        f"'DejaVuSans' from {shipped.parent}. Received: {name!r}"
+    )
+
+
+def render_fonts(fonts, per_font, noise, seed):
+    """Shuffled uint8 images `(n, 28, 28)` of all fonts, and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.tile(np.arange(per_font) % len(LETTERS), len(fonts))
+    clean = np.stack(
+        [
+            render_letter(path, LETTERS[label], rng)
+            for path, row in zip(map(font_path, fonts), np.split(labels, len(fonts)))
+            for label in row
+        ]
+    )
+    noisy = clean + 255 * noise * rng.standard_normal(clean.shape, "float32")
+    order = rng.permutation(len(labels))
+    return noisy.round().clip(0, 255).astype("uint8")[order], labels[order]
+
+
+def render_letter(path, letter, rng):
+    """One letter, white on black, at a random size, angle and place."""
+    # Drawn at twice the size and halved, which keeps thin strokes smooth.
+    side = 2 * SIDE
+    font = open_font(path, int(rng.integers(36, 61)))
+    left, top, right, bottom = font.getbbox(letter)
+    image = Image.new("L", (side, side))
+    corner = ((side - left - right) / 2, (side - top - bottom) / 2)
+    ImageDraw.Draw(image).text(corner, letter, fill=255, font=font)
+    angle, *shift = rng.uniform([-15, -6, -6], [15, 6, 6])
+    image = image.rotate(angle, Image.Resampling.BICUBIC, translate=tuple(shift))
+    return np.asarray(image.reduce(2), "float32")
+
+
+@functools.lru_cache(maxsize=32)  # one font's sizes, each an open file
+def open_font(path, size):
+    """The font at `path` in `size` pixels."""
+    return ImageFont.truetype(path, size)
+
+
+def default_cache():
+    """The directory for cached images, such as `~/.cache/keras_l2reg`."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home, "keras_l2reg")
+
+
+def cache_key(fonts, *numbers):
+    """A hash of all that the images depend on: arguments, fonts and this file."""
+    key = hashlib.sha256(repr((fonts, numbers)).encode())
+    # This file's own text stands for the recipe: no version number to forget.
+    for path in (Path(__file__), *(font_path(f) for split in fonts for f in split)):
+        key.update(path.read_bytes())
+    return key.hexdigest()[:16]
+
+
+def cached(path, make):
+    """The arrays stored at `path`; made and stored if it holds none or is corrupt."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in ARRAYS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        arrays = make()
+    try:
+        save_atomically(path, arrays)
+    except OSError:
+        pass  # A home that cannot be written to costs time, not the run.
+    return arrays
+
+
+def save_atomically(path, arrays):
+    """Write `arrays` so that no other process ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with open(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise
+
+
+def read_notmnist(path):
+    """The arrays of the assignment's `notMNIST.pickle`, safe to call on any file.
+
+    Args:
+        path: The file, written by Python 2 or 3: a pickled dict of train_dataset,
+            train_labels, valid_dataset, valid_labels, test_dataset, test_labels.
+
+    Returns:
+        A dict as of `load_glyphs`.
+
+    Raises:
+        pickle.UnpicklingError: The file is damaged, or asks for more than arrays;
+            nothing that it asked for was run.
+        ValueError: It holds other arrays than the assignment's.
+    """
+    with open(path, "rb") as file:
+        try:
+            content = ArrayUnpickler(file, encoding="latin1").load()
+        except Exception as error:  # a damaged pickle can raise any
+            raise pickle.UnpicklingError(f"Can't read {path}: {error}") from error
+    data = {}
+    for split in SPLITS:
+        images = take(content, f"{split}_dataset", "f", (SIDE, SIDE), -0.5, 0.5)
+        labels = take(content, f"{split}_labels", "iu", (), 0, len(LETTERS) - 1)
+        if images.shape[:1] != labels.shape:
+            raise ValueError(
+                "Invalid notMNIST file. Expected a label for each image. Received: "
+                f"{images.shape} and {labels.shape} for {split}"
+            )
+        data[f"x_{split}"] = images.astype("float32", copy=False)
+        data[f"y_{split}"] = labels.astype("int64", copy=False)
+    return data
+
+
+def take(content, key, kinds, shape, low, high):
+    """The array under `key`, or a ValueError if it isn't what belongs there."""
+    value = content.get(key) if isinstance(content, dict) else None
+    array = value.array if isinstance(value, PickledArray) else None
+    if array is None:
+        received = "no array of that name"
+    elif array.dtype.kind not in kinds or not array.size or array.shape[1:] != shape:
+        received = f"{array.dtype} of shape {array.shape}"
+    elif not (low <= array.min() and array.max() <= high):
+        received = f"numbers from {array.min()} to {array.max()}"
+    else:
+        return array
+    raise ValueError(
+        f"Invalid notMNIST file. Expected {key!r} to be an array of numbers from {low} "
+        f"to {high}, its shape {('n', *shape)}. Received: {received}"
+    )
+
+
+class PickledDtype:
+    """Stands in for `numpy.dtype` in a pickle: plain numbers only."""
+
+    def __init__(self, name, *_):
+        self.dtype = np.dtype(name if isinstance(name, str) else object)
+        if self.dtype.kind not in "biuf":
+            raise pickle.UnpicklingError(f"Refused an array of {name!r}: not numbers")
+
+    def __setstate__(self, state):
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class PickledArray:
+    """Stands in for `numpy.ndarray` in a pickle."""
+
+    # numpy's own `__setstate__`s trust what they are told: a file of nothing but
+    # numpy arrays can make them follow a pointer of the file's choice.
+
+    def __init__(self, *_):
+        self.array = None
+
+    def __setstate__(self, state):
+        _, shape, kind, fortran, data = state
+        # A str is what Python 2 wrote as bytes.
+        data = data.encode("latin1") if isinstance(data, str) else data
+        order = "F" if fortran else "C"
+        self.array = np.frombuffer(data, kind.dtype).reshape(shape, order=order)
+
+    @classmethod
+    def from_buffer(cls, data, kind, shape=(), order="C"):
+        """The same as protocol 5 tells it; a number has no shape."""
+        array = cls()
+        array.__setstate__((1, shape, kind, order == "F", data))
+        return array
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """An unpickler that knows numpy arrays of numbers, and nothing else."""
+
+    known = {
+        "numpy.dtype": PickledDtype,
+        "numpy.ndarray": PickledArray,
+        "numpy.core.multiarray._reconstruct": PickledArray,
+        "numpy.core.numeric._frombuffer": PickledArray.from_buffer,
+        "numpy.core.multiarray.scalar": lambda kind, data: PickledArray.from_buffer(
+            data, kind
+        ),
+        # Protocol 2 of Python 3 has no bytes, and tells them as this call.
+        "_codecs.encode": lambda text, _: text.encode("latin1"),
+    }
+
+    def find_class(self, module, name):
+        """The stand-in for what the pickle asks for; called before anything runs."""
+        asked = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)
+        if asked not in self.known:
+            raise pickle.UnpicklingError(
+                f"Refused: the file asks for {module}.{name}, not for a numpy array"
+            )
+        return self.known[asked]
