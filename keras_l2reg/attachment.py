@@ -141,8 +141,8 @@ def _warn_if_lost_on_save(model, names):
     if lost:
         warnings.warn(
             f"The configuration of {model.name!r} can't carry the penalty of these "
-            "weights, so that save/load and clone_model will drop it; wrap the model "
-            f"with `L2AllWeights` to keep it: {', '.join(lost)}",
+            "weights, so that save/load (and often clone_model) drops it; wrap the "
+            f"model with `L2AllWeights` to keep it: {', '.join(lost)}",
             stacklevel=3,
         )
 

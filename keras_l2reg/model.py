@@ -37,9 +37,11 @@ from keras_l2reg.regularizers import (
     to_stock,
 )
 from keras_l2reg.selection import (
+    candidates,
     find_weights,
     layers_from_config,
     layers_to_config,
+    with_new_names,
 )
 
 _STEPS = ("train_step", "test_step", "compute_loss")
@@ -78,7 +80,7 @@ class LossSplit(keras.metrics.Metric):
         self.count.assign_add(count)
 
     def result(self):
-        means = ops.divide_no_nan(self.totals, self.count)
+        means = self.totals / ops.maximum(self.count, 1.0)
         return {"data_loss": means[0], "penalty": means[1]}
 
 
@@ -225,8 +227,9 @@ class L2AllWeights(keras.Model):
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         terms = self.losses
-        count = sum(v.regularizer is not None for v in self.trainable_weights)
-        others, penalties = terms[: len(terms) - count], terms[len(terms) - count :]
+        # Keras lists the weights' terms last.
+        first = len(terms) - sum(bool(v.regularizer) for v in self.trainable_weights)
+        others, penalties = terms[:first], terms[first:]
         penalty = ops.sum(ops.stack(penalties)) if penalties else ops.zeros(())
         if self.loss is None and not others:
             data_loss = ops.zeros(())
@@ -235,11 +238,12 @@ class L2AllWeights(keras.Model):
                 data_loss = super().compute_loss(
                     x, y, y_pred, sample_weight, training=training
                 )
+        replicas, count = _keras.replicas(), _batch_size(x)
+        if replicas == 1:
+            self.loss_split.update_state(data_loss, penalty, sample_weight=count)
+            return data_loss + penalty
         # Keras sums the loss over replicas, so each carries its part of the penalty.
-        replicas = _keras.replicas()
-        self.loss_split.update_state(
-            data_loss * replicas, penalty, sample_weight=_batch_size(x)
-        )
+        self.loss_split.update_state(data_loss * replicas, penalty, sample_weight=count)
         return data_loss + penalty / replicas
 
     def unwrap(self, strip=False):
@@ -295,7 +299,8 @@ class L2AllWeights(keras.Model):
             rule["regularizer"] = keras.regularizers.serialize(hidden.regularizer)
         else:
             rule["l2"] = strength_value(self._strength)
-        return {"name": self.name, "model": model, **rule}
+        names = _candidate_names(self.wrapped_model, rule)
+        return {"name": self.name, "model": model, "weight_names": names, **rule}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -303,7 +308,21 @@ class L2AllWeights(keras.Model):
         config["model"] = keras.saving.deserialize_keras_object(
             config["model"], custom_objects=custom_objects
         )
-        config["layers"] = layers_from_config(config.get("layers"), custom_objects)
+        before, after = (
+            config.pop("weight_names"),
+            _candidate_names(config["model"], config),
+        )
+        layers = layers_from_config(config["layers"], custom_objects)
+        if layers is not None:
+            renamed = with_new_names(layers, before, after)
+            config["layers"] = [new for news in renamed.values() for new in news]
+        if config["multipliers"] is not None:
+            renamed = with_new_names(config["multipliers"], before, after)
+            config["multipliers"] = {
+                new: config["multipliers"][old]
+                for old, news in renamed.items()
+                for new in news
+            }
         return cls(**config)
 
     def export(self, *args, **kwargs):
@@ -318,6 +337,11 @@ class L2AllWeights(keras.Model):
     def layers(self):
         """The inner model's layers."""
         return self.wrapped_model.layers
+
+
+def _candidate_names(model, rule):
+    weights = candidates(model, rule["biases"], rule["embeddings"])
+    return [weight.name for weight in weights]
 
 
 def _check_model(model):

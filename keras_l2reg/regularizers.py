@@ -48,9 +48,18 @@ def sum_of_squares(w):
         # The native op reads the weight once and stores no square of it.
         return 2.0 * tf.nn.l2_loss(w)
     if backend == "torch":
-        flat = ops.reshape(w, (-1,))
-        return ops.dot(flat, flat)
+        return _torch_sum_of_squares(w)
     return ops.sum(ops.square(w))
+
+
+@ops.custom_gradient
+def _torch_sum_of_squares(w):
+    # Left to itself, autograd multiplies the weight twice and adds the two.
+    def gradient(*args, upstream=None):
+        return (2.0 * upstream) * w
+
+    flat = ops.reshape(w, (-1,))
+    return ops.dot(flat, flat), gradient
 
 
 def check_strength(value, name):

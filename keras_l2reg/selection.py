@@ -15,6 +15,7 @@ with which multiplier. Everything else in this package works on these records.
 
 import dataclasses
 import fnmatch
+import glob
 import inspect
 
 import keras
@@ -236,16 +237,12 @@ def select(model, *, biases=False, embeddings=False, layers=None, multipliers=No
     https://optax.readthedocs.io/en/latest/api/transformations.html
     """
     _check_arguments(model, biases, embeddings, layers, multipliers)
-    roles = [*KERNEL_ROLES, *["bias"] * biases, *["embeddings"] * embeddings]
-    weights = [
-        w for w in find_weights(model) if w.role in roles and not w.is_frozen_lora_base
-    ]
+    weights = candidates(model, biases, embeddings)
     if not weights:
         raise ValueError(
-            "Expected a model with at least one weight to penalize (roles "
-            f"{roles}; an unbuilt custom layer shows its weights only once built). "
-            f"Received: model {model.name!r} with the weights "
-            f"{[w.name for w in find_weights(model)]}"
+            "Expected a model with at least one weight to penalize (an unbuilt custom "
+            f"layer shows its weights only once built). Received: model {model.name!r} "
+            f"with the weights {[(w.name, w.role) for w in find_weights(model)]}"
         )
     patterns = _as_list(layers)
     for pattern in patterns:
@@ -265,6 +262,19 @@ def select(model, *, biases=False, embeddings=False, layers=None, multipliers=No
             f"Received: layers={layers!r}, multipliers={multipliers!r}"
         )
     return covered
+
+
+def candidates(model, biases=False, embeddings=False):
+    """The weights whose role the rule covers, before it is narrowed by name.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    >>> [weight.name for weight in candidates(model)]
+    ['a/kernel']
+    """
+    roles = [*KERNEL_ROLES, *["bias"] * biases, *["embeddings"] * embeddings]
+    return [
+        w for w in find_weights(model) if w.role in roles and not w.is_frozen_lora_base
+    ]
 
 
 def _check_arguments(model, biases, embeddings, layers, multipliers):
@@ -342,6 +352,28 @@ def layers_from_config(config, custom_objects=None):
         else _layer_class(pattern["layer_class"], custom_objects)
         for pattern in config
     ]
+
+
+def with_new_names(patterns, before, after):
+    """Globs over the names `before`, as globs that match the same places of `after`.
+
+    A subclassed model made anew gets new automatic layer names, `dense_1` for `dense`;
+    a saved rule must find the same weights under their new names.
+
+    >>> with_new_names(["dense/*"], ["dense/kernel"], ["dense_1/kernel"])
+    {'dense/*': ['dense_1/kernel']}
+    """
+    if before == after or len(before) != len(after):
+        return {pattern: [pattern] for pattern in patterns}
+    pairs = list(zip(before, after, strict=True))
+    return {
+        pattern: [
+            glob.escape(n) for old, n in pairs if fnmatch.fnmatchcase(old, pattern)
+        ]
+        if isinstance(pattern, str)
+        else [pattern]
+        for pattern in patterns
+    }
 
 
 def _layer_class(name, custom_objects):
