@@ -13,7 +13,8 @@ from keras_l2reg.attachment import attach, detach
 from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger, penalties, print_penalties
 from keras_l2reg.model import L2AllWeights
 from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
-from keras_l2reg.selection import Weight, find_weights, select
+from keras_l2reg.selection import select
+from keras_l2reg.weights import Weight, find_weights
 
 __all__ = [
     "L2",

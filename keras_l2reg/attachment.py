@@ -25,7 +25,8 @@ import keras
 from keras_l2reg import _keras
 from keras_l2reg.persistence import lost_on_save
 from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
-from keras_l2reg.selection import find_weights, select
+from keras_l2reg.selection import select
+from keras_l2reg.weights import find_weights
 
 # A plain object on the model: Keras tracks layers, variables, lists and dicts only.
 _BOOKMARK = "_keras_l2reg_attachment"

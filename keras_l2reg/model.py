@@ -28,6 +28,7 @@ from keras_l2reg.attachment import (
     plan_attachment,
     write,
 )
+from keras_l2reg.loss_split import LossSplit
 from keras_l2reg.persistence import lost_on_save, settle, slots_set
 from keras_l2reg.regularizers import (
     L2,
@@ -36,52 +37,11 @@ from keras_l2reg.regularizers import (
     strength_value,
     to_stock,
 )
-from keras_l2reg.selection import (
-    candidates,
-    find_weights,
-    layers_from_config,
-    layers_to_config,
-    with_new_names,
-)
+from keras_l2reg.rule_config import rule_from_config, rule_to_config
+from keras_l2reg.weights import find_weights
 
+_RULE = ("biases", "embeddings", "layers", "multipliers", "existing")
 _STEPS = ("train_step", "test_step", "compute_loss")
-
-
-@keras.saving.register_keras_serializable(package="keras_l2reg")
-class LossSplit(keras.metrics.Metric):
-    """Means of the data's loss and of the penalty, weighed as Keras weighs `loss`.
-
-    `data_loss = sum(n_i * data_i) / sum(n_i)`, `penalty` likewise, over batches `i`
-    of `n_i` samples each, whatever the samples' weights.
-
-    Args:
-        name: String. Defaults to `"loss_split"`.
-
-    Example:
-
-    >>> split = LossSplit()
-    >>> split.update_state(1.0, 0.5, sample_weight=30)
-    >>> split.update_state(3.0, 0.5, sample_weight=10)
-    >>> {name: float(mean) for name, mean in split.result().items()}
-    {'data_loss': 1.5, 'penalty': 0.5}
-
-    Source: the loss tracker of `keras.Model.fit`.
-    """
-
-    def __init__(self, name="loss_split"):
-        super().__init__(name=name, dtype="float32")
-        self.totals = self.add_variable((2,), "zeros", name="totals")
-        self.count = self.add_variable((), "zeros", name="count")
-
-    def update_state(self, data_loss, penalty, sample_weight=1):
-        count = ops.cast(sample_weight, "float32")
-        pair = ops.stack([ops.cast(v, "float32") for v in (data_loss, penalty)])
-        self.totals.assign_add(count * pair)
-        self.count.assign_add(count)
-
-    def result(self):
-        means = self.totals / ops.maximum(self.count, 1.0)
-        return {"data_loss": means[0], "penalty": means[1]}
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
@@ -134,7 +94,6 @@ class L2AllWeights(keras.Model):
     ):
         _check_model(model)
         strength, regularizer = _strength_or_regularizer(l2, regularizer)
-        # Plain Python on purpose (see `_Hidden`): Keras tracks lists and dicts.
         rule = {
             "biases": biases,
             "embeddings": embeddings,
@@ -293,14 +252,17 @@ class L2AllWeights(keras.Model):
             model = keras.saving.serialize_keras_object(self.wrapped_model)
         # The wrapper is what is compiled; the inner model need not load its loss.
         model.pop("compile_config", None)
-        hidden = self._hidden
-        rule = dict(hidden.rule, layers=layers_to_config(hidden.rule["layers"]))
+        config = rule_to_config(self.wrapped_model, self._hidden.rule)
         if self._strength is None:
-            rule["regularizer"] = keras.regularizers.serialize(hidden.regularizer)
-        else:
-            rule["l2"] = strength_value(self._strength)
-        names = _candidate_names(self.wrapped_model, rule)
-        return {"name": self.name, "model": model, "weight_names": names, **rule}
+            regularizer = keras.regularizers.serialize(self._hidden.regularizer)
+            return {
+                **config,
+                "name": self.name,
+                "model": model,
+                "regularizer": regularizer,
+            }
+        l2 = strength_value(self._strength)
+        return {**config, "name": self.name, "model": model, "l2": l2}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -308,22 +270,9 @@ class L2AllWeights(keras.Model):
         config["model"] = keras.saving.deserialize_keras_object(
             config["model"], custom_objects=custom_objects
         )
-        before, after = (
-            config.pop("weight_names"),
-            _candidate_names(config["model"], config),
-        )
-        layers = layers_from_config(config["layers"], custom_objects)
-        if layers is not None:
-            renamed = with_new_names(layers, before, after)
-            config["layers"] = [new for news in renamed.values() for new in news]
-        if config["multipliers"] is not None:
-            renamed = with_new_names(config["multipliers"], before, after)
-            config["multipliers"] = {
-                new: config["multipliers"][old]
-                for old, news in renamed.items()
-                for new in news
-            }
-        return cls(**config)
+        rule = {key: config.pop(key) for key in (*_RULE, "weight_names")}
+        rule = rule_from_config(config["model"], rule, custom_objects)
+        return cls(**config, **rule)
 
     def export(self, *args, **kwargs):
         """Export the inner model, which predicts the same: `keras.Model.export`."""
@@ -337,11 +286,6 @@ class L2AllWeights(keras.Model):
     def layers(self):
         """The inner model's layers."""
         return self.wrapped_model.layers
-
-
-def _candidate_names(model, rule):
-    weights = candidates(model, rule["biases"], rule["embeddings"])
-    return [weight.name for weight in weights]
 
 
 def _check_model(model):

@@ -11,7 +11,7 @@ import functools
 import keras
 
 from keras_l2reg.regularizers import to_stock
-from keras_l2reg.selection import find_weights
+from keras_l2reg.weights import find_weights
 
 
 class _Probe(keras.Regularizer):

@@ -1,205 +1,24 @@
-"""Which weights: one walk over a model, one rule.
+"""Which weights: one rule.
 
-`find_weights` walks a model and describes each distinct trainable-by-design
-variable once, as a `Weight`; `select` keeps those that the rule covers and says
-with which multiplier. Everything else in this package works on these records.
+`select` keeps, of the weights that `find_weights` found, those that the rule covers,
+and says with which multiplier.
 
 >>> model = keras.Sequential(
 ...     [keras.Input((4,)), keras.layers.Dense(3, name="hidden"),
 ...      keras.layers.Dense(2, name="output")])
->>> [(w.name, w.role, w.attribute) for w in find_weights(model)]  # doctest: +ELLIPSIS
-[('hidden/kernel', 'kernel', 'kernel_regularizer'), ('hidden/bias', 'bias', ...
 >>> [(w.name, factor) for w, factor in select(model, multipliers={"hidden/*": 0.1})]
 [('hidden/kernel', 0.1), ('output/kernel', 1.0)]
 """
 
-import dataclasses
 import fnmatch
-import glob
 import inspect
 
 import keras
 
-from keras_l2reg import _keras
 from keras_l2reg.regularizers import check_strength
+from keras_l2reg.weights import find_weights
 
 KERNEL_ROLES = ("kernel", "recurrent", "depthwise", "pointwise")
-
-# variable name -> its role and the layer attribute that persists its regularizer
-_BY_NAME = {
-    "kernel": ("kernel", "kernel_regularizer"),
-    "lora_kernel_a": ("kernel", "kernel_regularizer"),
-    "lora_kernel_b": ("kernel", "kernel_regularizer"),
-    "recurrent_kernel": ("recurrent", "recurrent_regularizer"),
-    "depthwise_kernel": ("depthwise", "depthwise_regularizer"),
-    "pointwise_kernel": ("pointwise", "pointwise_regularizer"),
-    "embeddings": ("embeddings", "embeddings_regularizer"),
-    "lora_embeddings_a": ("embeddings", "embeddings_regularizer"),
-    "lora_embeddings_b": ("embeddings", "embeddings_regularizer"),
-    "reverse_embeddings": ("embeddings", "reverse_embeddings_regularizer"),
-    "bias": ("bias", "bias_regularizer"),
-    "gamma": ("scale", "gamma_regularizer"),
-    "scale": ("scale", "scale_regularizer"),
-    "beta": ("shift", "beta_regularizer"),
-    "alpha": ("slope", "alpha_regularizer"),
-}
-_DEPTHWISE_CONV = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-# Attention layers build their projections anew from an attribute of their own.
-_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Weight:
-    """One distinct weight of a model, described once.
-
-    Args:
-        name: Readable name, unique in the model: `"hidden/kernel"`.
-        role: `"kernel"`, `"recurrent"`, `"depthwise"`, `"pointwise"`,
-            `"embeddings"`, `"bias"`, `"scale"`, `"shift"`, `"slope"` or `"other"`.
-        variable: The `keras.Variable`, or `None` while the layer is unbuilt.
-        layers: The layers on the way from the model (left out) to the owner (last).
-        holder: The layer whose attribute persists the regularizer, or `None`.
-        attribute: The name of that attribute, or `None`.
-
-    Example:
-
-    >>> model = keras.Sequential([keras.layers.Dense(3, name="hidden")])
-    >>> find_weights(model)[0].name, find_weights(model)[0].variable
-    ('hidden/kernel', None)
-
-    Source: `keras.Variable.path`, made independent of the model's own name.
-    """
-
-    name: str
-    role: str
-    variable: keras.Variable | None
-    layers: tuple
-    holder: keras.layers.Layer | None = None
-    attribute: str | None = None
-
-    @property
-    def slot(self):
-        """A key for the attribute (persistence), or `None` where there is none."""
-        return (id(self.holder), self.attribute) if self.attribute else None
-
-    @property
-    def slot_value(self):
-        """The regularizer that the layer's attribute holds (persistence)."""
-        return getattr(self.holder, self.attribute) if self.attribute else None
-
-    @property
-    def regularizer(self):
-        """The regularizer in effect; for an unbuilt layer, the one to come."""
-        if self.variable is None:
-            return self.slot_value
-        return self.variable.regularizer
-
-    @property
-    def is_frozen_lora_base(self):
-        """Whether LoRA trains two small kernels in place of this weight."""
-        return bool(
-            self.layers
-            and getattr(self.layers[-1], "lora_enabled", False)
-            and self.variable is not None
-            and not self.variable.trainable
-            and not self.variable.name.startswith("lora_")
-        )
-
-
-def find_weights(model):
-    """Every distinct weight of a model that was made to be trained, frozen or not.
-
-    Shared layers and tied weights come once; a weight belongs to the innermost
-    layer that tracks it. Weights of unbuilt layers are foretold from the layers'
-    `*_regularizer` attributes. Statistics and seeds are not weights.
-
-    Args:
-        model: A `keras.Model` or layer, built or not, or an `L2AllWeights`.
-
-    Returns:
-        A list of `Weight`, in the order of the walk.
-
-    Example:
-
-    >>> layer = keras.layers.Dense(2, name="twice")
-    >>> x = keras.Input((2,))
-    >>> [w.name for w in find_weights(keras.Model(x, layer(layer(x))))]
-    ['twice/kernel', 'twice/bias']
-
-    Source: `keras.layers.Layer.weights`, https://keras.io/api/layers/base_layer/
-    """
-    # The wrapper is see-through: names start within the model that it wraps.
-    root = getattr(model, "wrapped_model", model)
-    found, seen_layers, seen_variables, names = [], set(), set(), set()
-
-    def visit(layer, layers):
-        seen_layers.add(id(layer))
-        children = _keras.sublayers(layer)
-        inner = {id(v) for child in children for v in child.variables}
-        own = [v for v in _keras.own_variables(layer) if id(v) not in inner]
-        for variable in own:
-            if id(variable) not in seen_variables:
-                seen_variables.add(id(variable))
-                found.append(_describe(variable.name, variable, layers, layer, names))
-        if not layer.built:
-            for name in _names_to_come(layer, {v.name for v in own}):
-                found.append(_describe(name, None, layers, layer, names))
-        for child in children:
-            if id(child) not in seen_layers:
-                visit(child, (*layers, child))
-
-    visit(root, ())
-    return found
-
-
-def _describe(variable_name, variable, layers, owner, taken):
-    name = _unused("/".join([*(layer.name for layer in layers), variable_name]), taken)
-    role, attribute = _role_and_attribute(variable_name, variable, owner)
-    holder = owner
-    if len(layers) > 1 and isinstance(layers[-2], _ATTENTION):
-        holder = layers[-2]
-    # MultiHeadAttention keeps its regularizers under private names.
-    for candidate in (attribute, f"_{attribute}"):
-        if hasattr(holder, candidate):
-            return Weight(name, role, variable, layers, holder, candidate)
-    return Weight(name, role, variable, layers)
-
-
-def _unused(name, taken):
-    unique, count = name, 0
-    while unique in taken:
-        count += 1
-        unique = f"{name}_{count}"
-    taken.add(unique)
-    return unique
-
-
-def _role_and_attribute(variable_name, variable, owner):
-    if variable_name == "kernel" and isinstance(owner, _DEPTHWISE_CONV):
-        return "depthwise", "depthwise_regularizer"
-    if variable_name in _BY_NAME:
-        return _BY_NAME[variable_name]
-    is_matrix = variable is not None and len(variable.shape) >= 2
-    role = "kernel" if is_matrix else "other"
-    if "embedding" in variable_name:
-        role = "embeddings"
-    elif "bias" in variable_name:
-        role = "bias"
-    return role, f"{variable_name}_regularizer"
-
-
-def _names_to_come(layer, present):
-    """Names of the variables that an unbuilt layer is about to make."""
-    stems = [
-        attribute.strip("_").removesuffix("_regularizer")
-        for attribute in vars(layer)
-        if attribute.endswith("_regularizer")
-    ]
-    by_attribute = {a: n for n, (_, a) in reversed(_BY_NAME.items())}
-    names = [by_attribute.get(f"{stem}_regularizer", stem) for stem in stems]
-    if isinstance(layer, _DEPTHWISE_CONV):
-        names = ["kernel" if n == "depthwise_kernel" else n for n in names]
-    return [n for n in names if n not in {"activity", *present}]
 
 
 def select(model, *, biases=False, embeddings=False, layers=None, multipliers=None):
@@ -244,7 +63,7 @@ def select(model, *, biases=False, embeddings=False, layers=None, multipliers=No
             f"layer shows its weights only once built). Received: model {model.name!r} "
             f"with the weights {[(w.name, w.role) for w in find_weights(model)]}"
         )
-    patterns = _as_list(layers)
+    patterns = as_list(layers)
     for pattern in patterns:
         _check_matches(pattern, weights, "layers")
     for pattern in multipliers or {}:
@@ -289,12 +108,12 @@ def _check_arguments(model, biases, embeddings, layers, multipliers):
                 f"Invalid type for argument `{name}`. Expected a boolean. "
                 f"Received: {name}={value!r}"
             )
-    if layers is not None and not _as_list(layers):
+    if layers is not None and not as_list(layers):
         raise ValueError(
             "Invalid value for argument `layers`. Expected at least one layer class or "
             f"glob, or `None` for all. Received: layers={layers!r}"
         )
-    for pattern in _as_list(layers):
+    for pattern in as_list(layers):
         is_layer_class = inspect.isclass(pattern) and issubclass(
             pattern, keras.layers.Layer
         )
@@ -322,72 +141,12 @@ def _check_arguments(model, biases, embeddings, layers, multipliers):
         check_strength(value, f"multipliers[{pattern!r}]")
 
 
-def layers_to_config(layers):
-    """The argument `layers` with each class said by name, for a config to carry.
+def as_list(layers):
+    """The argument `layers` as a list, empty for `None`.
 
-    >>> layers_to_config(["head/*", keras.layers.Dense])
-    ['head/*', {'layer_class': 'Dense'}]
+    >>> as_list("head/*")
+    ['head/*']
     """
-    if layers is None:
-        return None
-    return [
-        pattern
-        if isinstance(pattern, str)
-        else {"layer_class": keras.saving.get_registered_name(pattern)}
-        for pattern in _as_list(layers)
-    ]
-
-
-def layers_from_config(config, custom_objects=None):
-    """The argument `layers` that `layers_to_config` said.
-
-    >>> layers_from_config([{"layer_class": "Dense"}]) == [keras.layers.Dense]
-    True
-    """
-    if config is None:
-        return None
-    return [
-        pattern
-        if isinstance(pattern, str)
-        else _layer_class(pattern["layer_class"], custom_objects)
-        for pattern in config
-    ]
-
-
-def with_new_names(patterns, before, after):
-    """Globs over the names `before`, as globs that match the same places of `after`.
-
-    A subclassed model made anew gets new automatic layer names, `dense_1` for `dense`;
-    a saved rule must find the same weights under their new names.
-
-    >>> with_new_names(["dense/*"], ["dense/kernel"], ["dense_1/kernel"])
-    {'dense/*': ['dense_1/kernel']}
-    """
-    if before == after or len(before) != len(after):
-        return {pattern: [pattern] for pattern in patterns}
-    pairs = list(zip(before, after, strict=True))
-    return {
-        pattern: [
-            glob.escape(n) for old, n in pairs if fnmatch.fnmatchcase(old, pattern)
-        ]
-        if isinstance(pattern, str)
-        else [pattern]
-        for pattern in patterns
-    }
-
-
-def _layer_class(name, custom_objects):
-    registered = keras.saving.get_registered_object(name, custom_objects)
-    found = registered or getattr(keras.layers, name, None)
-    if found is None:
-        raise ValueError(
-            f"Expected the layer class {name!r}, which the penalty is narrowed to, to "
-            "be registered or given in `custom_objects`."
-        )
-    return found
-
-
-def _as_list(layers):
     if layers is None:
         return []
     return list(layers) if isinstance(layers, (list, tuple)) else [layers]

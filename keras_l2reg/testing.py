@@ -28,7 +28,8 @@ import numpy as np
 from keras_l2reg.attachment import attach, detach
 from keras_l2reg.model import L2AllWeights
 from keras_l2reg.persistence import lost_on_save, same_regularizer
-from keras_l2reg.selection import find_weights, select
+from keras_l2reg.selection import select
+from keras_l2reg.weights import find_weights
 
 # With SGD(1.0) and no data loss, a step halves each covered weight.
 _L2 = 0.25
