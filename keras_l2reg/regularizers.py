@@ -54,12 +54,15 @@ def sum_of_squares(w):
 
 @ops.custom_gradient
 def _torch_sum_of_squares(w):
+    import torch
+
     # Left to itself, autograd multiplies the weight twice and adds the two.
     def gradient(*args, upstream=None):
         return (2.0 * upstream) * w
 
+    # Not `ops.dot`, which rounds float64 to float32.
     flat = ops.reshape(w, (-1,))
-    return ops.dot(flat, flat), gradient
+    return torch.dot(flat, flat), gradient
 
 
 def check_strength(value, name):
@@ -195,7 +198,7 @@ class Scaled(keras.Regularizer):
         factor: Finite float >= 0. Defaults to `1.0`.
 
     Raises:
-        TypeError: `factor` is not a number.
+        TypeError: `factor` is not a number, or `regularizer` is `None`.
         ValueError: `factor` is negative, infinite or NaN; unknown regularizer.
 
     Example:
@@ -208,8 +211,13 @@ class Scaled(keras.Regularizer):
     """
 
     def __init__(self, regularizer, factor=1.0):
-        self.regularizer = keras.regularizers.get(regularizer)
+        if isinstance(factor, keras.Variable):
+            raise TypeError(
+                "Invalid type for argument `factor`. Expected a float. "
+                f"Received: factor={factor!r}"
+            )
         self.factor = check_strength(factor, "factor")
+        self.regularizer = _get(regularizer, "regularizer")
 
     def __call__(self, w):
         return self.factor * self.regularizer(w)
@@ -229,7 +237,8 @@ class Sum(keras.Regularizer):
         regularizers: List of Keras regularizers, their names or their configs.
 
     Raises:
-        ValueError: an unknown regularizer.
+        TypeError: `regularizers` is no list, or holds what is no regularizer.
+        ValueError: an empty list, or an unknown regularizer.
 
     Example:
 
@@ -240,7 +249,17 @@ class Sum(keras.Regularizer):
     """
 
     def __init__(self, regularizers):
-        self.regularizers = [keras.regularizers.get(r) for r in regularizers]
+        if not isinstance(regularizers, (list, tuple)):
+            raise TypeError(
+                "Invalid type for argument `regularizers`. Expected a list of "
+                f"regularizers. Received: regularizers={regularizers!r}"
+            )
+        if not regularizers:
+            raise ValueError(
+                "Invalid value for argument `regularizers`. Expected at least one "
+                f"regularizer. Received: regularizers={regularizers!r}"
+            )
+        self.regularizers = [_get(r, "regularizers") for r in regularizers]
 
     def __call__(self, w):
         # `ops.add` promotes: Keras' own regularizers give float16 for a float16 weight.
@@ -249,6 +268,16 @@ class Sum(keras.Regularizer):
     def get_config(self):
         serialize = keras.regularizers.serialize
         return {"regularizers": [serialize(r) for r in self.regularizers]}
+
+
+def _get(regularizer, name):
+    # For Keras, `None` means "no regularizer", which has no penalty to work on.
+    if regularizer is None:
+        raise TypeError(
+            f"Invalid type for argument `{name}`. Expected a Keras regularizer, its "
+            "name or its config. Received: None"
+        )
+    return keras.regularizers.get(regularizer)
 
 
 def strength_text(regularizer):
