@@ -347,9 +347,20 @@ def _forwarded(name):
     return property(get, doc=f"The inner model's `{name}`.")
 
 
+def _own_or_forwarded(name):
+    def get(self):
+        # As a layer of another model, the wrapper has tensors of its own there.
+        with contextlib.suppress(AttributeError):
+            return getattr(super(L2AllWeights, self), name)
+        return getattr(self.wrapped_model, name)
+
+    return property(get, doc=f"The inner model's `{name}`.")
+
+
+for _name in ("input", "output"):
+    setattr(L2AllWeights, _name, _own_or_forwarded(_name))
+
 for _name in (
-    "input",
-    "output",
     "inputs",
     "outputs",
     "input_names",
