@@ -4,6 +4,10 @@ Each function names one thing that public Keras does not offer;
 `tests/test_private_edge.py` fails loudly if Keras changes any of them.
 """
 
+import collections
+import contextlib
+import re
+
 import keras
 
 
@@ -64,3 +68,202 @@ def replicas():
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def optimizer_for(model, variable):
+    """The optimizer that really updates `variable`, or `None` if there is none."""
+    optimizer = getattr(model, "optimizer", None)
+    if hasattr(optimizer, "_optimizer_map"):
+        optimizer = optimizer._optimizer_map(variable)
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def decays(optimizer, variable):
+    """Whether the optimizer's own weight decay reaches `variable`."""
+    return bool(
+        getattr(optimizer, "weight_decay", None)
+        and optimizer._use_weight_decay(variable)
+    )
+
+
+def consumers(model):
+    """What reads each layer's output: `{id(layer): [operation, ...]}`.
+
+    `None` stands for an output of a model. Known for Functional and Sequential
+    models, `model` itself or within it; other layers are not in the dict.
+    """
+    found = collections.defaultdict(list)
+    for layer in all_layers(model):
+        graph = getattr(layer, "_functional", None) or layer
+        for nodes in getattr(graph, "_nodes_by_depth", {}).values():
+            for node in nodes:
+                for tensor in node.input_tensors:
+                    producer = tensor._keras_history.operation
+                    found[id(producer)].append(node.operation)
+        if hasattr(graph, "_nodes_by_depth"):
+            for tensor in graph.outputs:
+                found[id(tensor._keras_history.operation)].append(None)
+    return dict(found)
+
+
+def fresh_data_loss(model):
+    """The compiled loss as a function of `y, y_pred`, apart from the model's own."""
+    ours = model._compile_loss
+    return type(ours)(
+        ours._user_loss, ours._user_loss_weights, output_names=ours.output_names
+    )
+
+
+@contextlib.contextmanager
+def losses_kept(model):
+    """Within, the model may be called; after, `add_loss` terms are as before."""
+    before = [
+        (layer, layer._losses[:], set(layer._loss_ids)) for layer in all_layers(model)
+    ]
+    try:
+        yield
+    finally:
+        for layer, losses, ids in before:
+            layer._losses[:] = losses
+            layer._loss_ids.clear()
+            layer._loss_ids.update(ids)
+
+
+def stale_steps(model, batch=None):
+    """Those of "train", "test" whose compiled step is not what the model now says.
+
+    The program that the step was compiled from is compared with a fresh trace;
+    nothing runs. TensorFlow remembers the shapes that it traced. JAX does not, so
+    there every batch size up to that of `batch` is asked for. torch runs eagerly.
+    A step that can't be traced again, or not twice alike, is not called stale.
+    """
+    programs = {"tensorflow": _tf_programs, "jax": _jax_programs}
+    compare = programs.get(keras.backend.backend())
+    stale = []
+    for step in traced_functions(model) if compare else ():
+        # A step of the user's own may do anything when traced; then we can't tell.
+        with contextlib.suppress(Exception), losses_kept(model):
+            if any(
+                new() != old and new() == new()
+                for old, new in compare(model, step, batch)
+            ):
+                stale.append(step)
+    return stale
+
+
+def _within(function, wanted):
+    """The first of the callables that `function` closes over that is `wanted`."""
+    seen, todo = set(), [function]
+    while todo:
+        candidate = todo.pop()
+        if id(candidate) in seen:
+            continue
+        seen.add(id(candidate))
+        if wanted(candidate):
+            return candidate
+        python = getattr(candidate, "python_function", candidate)
+        cells = getattr(python, "__closure__", None) or ()
+        todo += [c.cell_contents for c in cells if callable(c.cell_contents)]
+    return None
+
+
+def _fresh_step(model, step, wrap=lambda function: function):
+    function = getattr(model, f"{step}_step")
+    # A new function: caches must not take it for the one they know.
+    return model._make_function(wrap(lambda *args: function(*args)))
+
+
+def _tf_programs(model, step, batch):
+    def is_step(f):
+        return hasattr(f, "_list_all_concrete_functions") and (
+            f.__name__ == "one_step_on_data"
+        )
+
+    def program(concrete):
+        # Only what depends on a variable: a first trace also makes the variables.
+        live, operations = set(), collections.Counter()
+        for op in concrete.graph.get_operations():
+            sources = [tensor.op for tensor in op.inputs]
+            if op.type == "ReadVariableOp" or live.intersection(sources):
+                live.add(op)
+                shapes = str([tensor.shape for tensor in op.outputs])
+                values = [
+                    source.get_attr("value").SerializeToString()
+                    for source in sources
+                    if source.type == "Const"
+                ]
+                operations[op.type, shapes, *values] += 1
+        return operations
+
+    traced = _within(getattr(model, f"{step}_function"), is_step)
+    for concrete in traced._list_all_concrete_functions() if traced else ():
+        args, kwargs = concrete.structured_input_signature
+
+        def new(args=args, kwargs=kwargs):
+            fresh = _within(_fresh_step(model, step), is_step)
+            return program(fresh.get_concrete_function(*args, **kwargs))
+
+        yield program(concrete), new
+
+
+def _jax_programs(model, step, batch):
+    import jax
+
+    def is_step(f):
+        return hasattr(f, "trace") and hasattr(f, "lower")
+
+    def program(traced):
+        text = re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr))
+        values = [repr(jax.device_get(c).tolist()) for c in traced.jaxpr.consts]
+        return text, values
+
+    traced = _within(getattr(model, f"{step}_function"), is_step)
+    if traced is None or batch is None:
+        return
+    sync_state(model)
+    parts = [model.trainable_variables, model.non_trainable_variables]
+    parts += [model.optimizer.variables] if step == "train" else []
+    parts += [model.metrics_variables]
+    state = tuple([v.value for v in variables] for variables in parts)
+    for size in range(1, len(jax.tree.leaves(batch)[0]) + 1):
+        data = jax.tree.map(lambda leaf, size=size: _as_fit_sees(leaf, size), batch)
+        try:
+            with _tracing_refused(model):
+                old = program(traced.trace(state, data))
+        except _NotTraced:
+            continue
+
+        def new(data=data):
+            fresh = _within(_fresh_step(model, step, jax.jit), is_step)
+            return program(fresh.trace(state, data))
+
+        yield old, new
+
+
+def _as_fit_sees(leaf, size):
+    import jax
+
+    leaf = jax.numpy.asarray(leaf)
+    is_float = jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
+    dtype = keras.config.floatx() if is_float else leaf.dtype
+    return jax.ShapeDtypeStruct((size, *leaf.shape[1:]), dtype)
+
+
+class _NotTraced(Exception):
+    """The compiled step was never traced for this shape."""
+
+
+@contextlib.contextmanager
+def _tracing_refused(model):
+    """Within, a step that would have to be traced anew raises `_NotTraced`."""
+
+    def refuse(*args, **kwargs):
+        raise _NotTraced
+
+    methods = ("compute_loss_and_updates", "stateless_call")
+    vars(model).update(dict.fromkeys(methods, refuse))
+    try:
+        yield
+    finally:
+        for method in methods:
+            del vars(model)[method]
