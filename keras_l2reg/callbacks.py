@@ -127,9 +127,17 @@ class PenaltyLogger(keras.callbacks.Callback):
         self.verbose = verbose
         self.warn_share = warn_share
         self._warned_of = set()
+        self._batches_done = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._batches_done = 0
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.every_n_batches and (batch + 1) % self.every_n_batches == 0:
+        if not self.every_n_batches:
+            return
+        # One call stands for several batches under `steps_per_execution`.
+        before, self._batches_done = self._batches_done, batch + 1
+        if self._batches_done // self.every_n_batches > before // self.every_n_batches:
             _keras.sync_state(self.model)
             self._add_to(logs)
 
@@ -284,7 +292,9 @@ class L2Scheduler(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.unit == "step":
-            step = self._first_step + batch
+            # Several batches make one step when gradients are accumulated.
+            batches = self.model.optimizer.gradient_accumulation_steps or 1
+            step = self._first_step + batch // batches
             self._assign(float(ops.convert_to_numpy(self.schedule(step))))
 
     def on_epoch_end(self, epoch, logs=None):
