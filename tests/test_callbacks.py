@@ -1,0 +1,359 @@
+"""PenaltyLogger and L2Scheduler, with Keras' own callbacks behind them."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_l2reg import L2AllWeights, L2Scheduler, PenaltyLogger, attach, penalties
+
+RNG = np.random.default_rng(0)
+# 20 samples in batches of 4: five to an epoch.
+X = RNG.normal(size=(20, 4)).astype("float32")
+Y = RNG.normal(size=(20, 2)).astype("float32")
+
+
+def two_layers():
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, "tanh", name="hidden"),
+            layers.Dense(2, name="out"),
+        ]
+    )
+
+
+def wrapped(l2=0.05, step_size=0.05):
+    model = L2AllWeights(two_layers(), l2)
+    model.compile(keras.optimizers.SGD(step_size), "mse")
+    return model
+
+
+def bare(l2=0.05):
+    model = attach(two_layers(), l2)
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return model
+
+
+def fit(model, *callbacks, **kwargs):
+    arguments = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0}
+    return model.fit(X, Y, callbacks=callbacks, **{**arguments, **kwargs}).history
+
+
+def expected_penalties(model, l2=0.05):
+    """By NumPy."""
+    return {
+        f"penalty/{name}/kernel": l2
+        * np.sum(model.get_layer(name).get_weights()[0].astype("float64") ** 2)
+        for name in ("hidden", "out")
+    }
+
+
+class Watch(keras.callbacks.Callback):
+    """Keeps what a callback behind PenaltyLogger finds in the logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches[batch] = dict(logs)
+
+
+# --- PenaltyLogger ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("build", [wrapped, bare])
+def test_history_csv_and_early_stopping_see_the_keys(build, tmp_path):
+    model = build()
+    path = tmp_path / "log.csv"
+    stop = keras.callbacks.EarlyStopping(
+        monitor="penalty/hidden/kernel", mode="max", patience=1
+    )
+    history = fit(
+        model, PenaltyLogger(), keras.callbacks.CSVLogger(path), stop, epochs=5
+    )
+    assert len(history["loss"]) == 2, "the penalty falls, so it stops"
+    expected = expected_penalties(model)
+    with open(path) as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    for key, value in expected.items():
+        assert history[key][-1] == pytest.approx(value, rel=1e-6)
+        np.testing.assert_allclose([float(r[key]) for r in rows], history[key])
+    named = {key for key in history if key.startswith("penalty/")}
+    assert named == set(expected)
+
+
+@pytest.mark.parametrize("build", [wrapped, bare])
+def test_every_n_batches(build):
+    model, watch = build(), Watch()
+    fit(model, PenaltyLogger(every_n_batches=2), watch, epochs=1)
+    found = [
+        batch for batch, logs in watch.batches.items() if "penalty/out/kernel" in logs
+    ]
+    assert found == [1, 3]
+
+
+def test_the_values_of_a_batch_are_those_of_its_weights():
+    stepped, watch = wrapped(), Watch()
+    stepped.set_weights(weights := [w + 0.1 for w in stepped.get_weights()])
+    fit(stepped, PenaltyLogger(every_n_batches=1), watch, epochs=1)
+    again = wrapped()
+    again.set_weights(weights)
+    for batch in range(5):
+        rows = slice(4 * batch, 4 * batch + 4)
+        again.train_on_batch(X[rows], Y[rows])
+        for key, value in expected_penalties(again, again.l2).items():
+            assert watch.batches[batch][key] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="no steps_per_execution on torch"
+)
+def test_every_n_batches_with_several_steps_per_execution():
+    model, watch = wrapped(), Watch()
+    model.compile("sgd", "mse", steps_per_execution=3)
+    logger = PenaltyLogger(every_n_batches=2)
+    fit(model, logger, watch, epochs=1)
+    assert all("penalty/out/kernel" in logs for logs in watch.batches.values())
+
+
+def test_activity_regularizers_and_add_loss_are_not_counted():
+    class Extra(layers.Layer):
+        def call(self, x):
+            self.add_loss(100.0 * ops.mean(x**2))
+            return x
+
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, activity_regularizer="l2", name="hidden"),
+            Extra(),
+            layers.Dense(2, name="out", kernel_regularizer=keras.regularizers.L2(0.05)),
+        ]
+    )
+    model.compile("sgd", "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        history = fit(model, PenaltyLogger())
+    named = [key for key in history if key.startswith("penalty/")]
+    assert named == ["penalty/out/kernel"]
+    kernel = model.get_layer("out").get_weights()[0]
+    assert history[named[0]][-1] == pytest.approx(0.05 * np.sum(kernel**2), rel=1e-6)
+
+
+def test_frozen_layers_have_no_penalty():
+    model = two_layers()
+    model.get_layer("hidden").trainable = False
+    assert set(penalties(attach(model, 0.1))) == {"out/kernel"}
+    model.trainable = False
+    assert penalties(model) == {}
+
+
+def test_a_model_without_penalties_is_left_in_peace(capsys):
+    model = two_layers()
+    model.compile("sgd", "mse")
+    assert set(fit(model, PenaltyLogger(verbose=1, every_n_batches=1))) == {"loss"}
+
+
+def caught_warnings(model, *callbacks, **kwargs):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(model, *callbacks, **kwargs)
+    return [str(w.message) for w in caught if "penalty" in str(w.message)]
+
+
+def test_warns_once_of_a_penalty_that_is_most_of_the_loss():
+    messages = caught_warnings(
+        wrapped(l2=50.0, step_size=0.0), PenaltyLogger(), epochs=3
+    )
+    assert len(messages) == 1
+    assert "90%" in messages[0]
+    assert not caught_warnings(wrapped(l2=1e-4), PenaltyLogger())
+    assert caught_warnings(
+        wrapped(l2=1e-2, step_size=0.0), PenaltyLogger(warn_share=1e-3)
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_warns_once_of_nan_by_name(bad):
+    model = wrapped()
+    kernel = model.get_layer("out").kernel
+    kernel.assign(np.full(kernel.shape, bad))
+    messages = caught_warnings(model, PenaltyLogger(), epochs=3)
+    (message,) = [m for m in messages if "out/kernel" in m]
+    assert "NaN" in message
+
+
+def test_prints_a_table(capsys):
+    model = wrapped(step_size=0.0)
+    fit(model, PenaltyLogger(verbose=1))
+    out = capsys.readouterr().out
+    assert "Epoch 1" in out and "Epoch 2" in out
+    for key, value in expected_penalties(model).items():
+        name = key.removeprefix("penalty/")
+        (row, _) = [line.split("|") for line in out.splitlines() if name in line]
+        cells = [cell.strip() for cell in row]
+        assert cells[:2] == [name, "l2=0.05"]
+        assert float(cells[2]) == pytest.approx((value / 0.05) ** 0.5, rel=1e-3)
+        assert float(cells[3]) == pytest.approx(value, rel=1e-3)
+        assert cells[4].endswith("%")
+
+
+# --- L2Scheduler -----------------------------------------------------------------
+
+
+def test_a_function_of_the_epoch():
+    model = wrapped(step_size=0.0)
+    history = fit(model, L2Scheduler(lambda epoch: 0.1 / (epoch + 1)), epochs=3)
+    expected = [0.1, 0.05, 0.1 / 3]
+    np.testing.assert_allclose(history["l2"], expected, rtol=1e-6)
+    squares = sum(expected_penalties(model, 1.0).values())
+    np.testing.assert_allclose(
+        history["penalty"], np.multiply(expected, squares), rtol=1e-6
+    )
+
+
+def test_a_function_of_the_epoch_and_the_strength():
+    history = fit(
+        wrapped(0.4), L2Scheduler(lambda e, l2: l2 / 2 if e else l2), epochs=3
+    )
+    np.testing.assert_allclose(history["l2"], [0.4, 0.2, 0.1], rtol=1e-6)
+
+
+def test_a_schedule_over_epochs():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [0, 1], [0.3, 0.2, 0.1]
+    )
+    history = fit(wrapped(), L2Scheduler(schedule), epochs=4)
+    np.testing.assert_allclose(history["l2"], [0.3, 0.2, 0.1, 0.1], rtol=1e-6)
+
+
+class Strengths(keras.callbacks.Callback):
+    """Keeps the strength of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(self.model.l2)
+
+
+def test_a_schedule_over_steps_goes_on_where_it_was():
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 20, 0.0)
+    model, strengths = wrapped(step_size=0.0), Strengths()
+    history = fit(model, L2Scheduler(schedule, unit="step"), strengths)
+    expected = 1 - np.arange(10) / 20
+    np.testing.assert_allclose(strengths.seen, expected, rtol=1e-5)
+    np.testing.assert_allclose(history["l2"], expected[[4, 9]], rtol=1e-5)
+    squares = sum(expected_penalties(model, 1.0).values())
+    means = squares * expected.reshape(2, 5).mean(axis=1)
+    np.testing.assert_allclose(history["penalty"], means, rtol=1e-5)
+    strengths.seen.clear()
+    fit(model, L2Scheduler(schedule, unit="step"), strengths, epochs=1)
+    np.testing.assert_allclose(strengths.seen, 0.5 - np.arange(5) / 20, rtol=1e-5)
+
+
+def test_steps_are_the_optimizers_when_gradients_are_accumulated():
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 10, 0.0)
+    model, strengths = wrapped(), Strengths()
+    accumulating = keras.optimizers.SGD(0.01, gradient_accumulation_steps=5)
+    model.compile(accumulating, "mse")
+    fit(model, L2Scheduler(schedule, unit="step"), strengths, epochs=3)
+    expected = 1 - np.repeat([0, 1, 2], 5) / 10
+    np.testing.assert_allclose(strengths.seen, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_no_new_trace(unit):
+    count = []
+
+    class Counting(layers.Layer):
+        def call(self, x):
+            count.append(1)
+            return x
+
+    model = L2AllWeights(
+        keras.Sequential([keras.Input((4,)), Counting(), layers.Dense(2)]), 0.1
+    )
+    model.compile("sgd", "mse")
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
+    fit(model, L2Scheduler(schedule, unit=unit), epochs=1)
+    traced = len(count)
+    fit(model, L2Scheduler(schedule, unit=unit), PenaltyLogger(1), epochs=3)
+    if keras.backend.backend() != "torch":  # which runs the Python at each step
+        assert len(count) == traced
+
+
+def test_verbose_says_the_strength(capsys):
+    fit(wrapped(), L2Scheduler(lambda epoch: 0.125, verbose=1), epochs=1)
+    assert "Epoch 1" in (out := capsys.readouterr().out) and "0.125" in out
+
+
+# --- Killed and resumed ----------------------------------------------------------
+
+TRAINING = '''
+import os, signal, sys
+import keras, numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_callbacks import Strengths, fit, scheduler, wrapped
+
+class Kill(keras.callbacks.Callback):
+    """Dies in the midst of the third epoch, without a word."""
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == 2 and batch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+keras.utils.set_random_seed(7)
+model = wrapped()
+model.load_weights(sys.argv[2] + "/start.weights.h5")
+backup = keras.callbacks.BackupAndRestore(sys.argv[2] + "/backup-" + sys.argv[3])
+fit(model, backup, scheduler(sys.argv[3]), Kill(), epochs=4)
+'''
+
+
+def scheduler(kind):
+    if kind == "function":
+        return L2Scheduler(lambda epoch, l2: l2 * 0.5 if epoch else l2)
+    decay = keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.9)
+    return L2Scheduler(decay, unit=kind)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+@pytest.mark.parametrize(
+    "kind", ["function", "step", pytest.param("epoch", marks=pytest.mark.slow)]
+)
+def test_a_killed_run_resumes_as_if_unbroken(kind, tmp_path):
+    start = wrapped()
+    start.save_weights(tmp_path / "start.weights.h5")
+    died = subprocess.run(
+        [sys.executable, "-c", TRAINING, os.path.dirname(__file__), tmp_path, kind],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr[-3000:]
+
+    def run(*callbacks):
+        model, strengths = wrapped(), Strengths()
+        model.load_weights(tmp_path / "start.weights.h5")
+        return fit(model, *callbacks, scheduler(kind), strengths, epochs=4), strengths
+
+    unbroken, all_strengths = run()
+    backup = keras.callbacks.BackupAndRestore(tmp_path / f"backup-{kind}")
+    resumed, strengths = run(backup)
+    assert len(resumed["loss"]) == 2, "the two epochs that were not finished"
+    for key, values in unbroken.items():
+        np.testing.assert_allclose(resumed[key], values[2:], rtol=1e-5)
+    np.testing.assert_allclose(strengths.seen, all_strengths.seen[10:], rtol=1e-6)
