@@ -10,6 +10,7 @@
 
 from keras_l2reg._version import __version__
 from keras_l2reg.attachment import attach, detach
+from keras_l2reg.audit import Finding, Findings, audit
 from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger, penalties, print_penalties
 from keras_l2reg.model import L2AllWeights
 from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
@@ -18,6 +19,8 @@ from keras_l2reg.weights import Weight, find_weights
 
 __all__ = [
     "L2",
+    "Finding",
+    "Findings",
     "L2AllWeights",
     "L2Loss",
     "L2Scheduler",
@@ -27,6 +30,7 @@ __all__ = [
     "Weight",
     "__version__",
     "attach",
+    "audit",
     "detach",
     "find_weights",
     "penalties",

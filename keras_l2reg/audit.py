@@ -1,0 +1,151 @@
+"""audit: what about a model's penalties is not as it seems.
+
+================  ========  ====================================================
+code              severity  what
+================  ========  ====================================================
+never-applied     error     layer attribute set after build: shown, not trained
+stale-trace       error     penalties changed since `fit` or `evaluate` traced
+half-precision    error     the penalty overflows float16
+duplicated        error     several terms are one and the same penalty
+lost-on-save      warning   the config does not carry the penalty
+last-layer-only   warning   only the final layer's kernel has a penalty
+uncovered         warning   kernels without a penalty, while others have one
+double-decay      warning   L2 and the optimizer's `weight_decay` on one weight
+norm-or-bias      warning   a bias or a normalization's weight has a penalty
+dominates         warning   the penalty outweighs the data's loss (wants a batch)
+frozen            info      the weight is frozen, its penalty is left out
+coupled-adaptive  info      L2 with an Adam-like optimizer is no weight decay
+scale-invariant   info      a normalization takes the kernel's scale out again
+================  ========  ====================================================
+
+>>> model = keras.Sequential(
+...     [keras.Input((4,)), keras.layers.Dense(3),
+...      keras.layers.Dense(2, kernel_regularizer="l2")])
+>>> [finding.code for finding in audit(model)]
+['last-layer-only']
+"""
+
+import io
+
+import keras
+
+from keras_l2reg._findings import CHECKS
+from keras_l2reg._subject import Finding, Subject
+
+_SEVERITIES = ("error", "warning", "info")
+
+
+class Findings(tuple):
+    """The findings of an audit: a tuple of `Finding`, printed as a table.
+
+    >>> print(Findings())
+    No findings.
+    """
+
+    __slots__ = ()
+
+    def __str__(self):
+        # rich comes with Keras, which prints its summaries with it.
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        if not self:
+            return "No findings."
+        table = Table(box=box.ASCII2, show_edge=False, pad_edge=False, show_lines=True)
+        for column in ("finding", "where", "what and how to mend"):
+            table.add_column(column, overflow="fold")
+        for finding in self:
+            # As plain text: rich would take a name in brackets for a style.
+            table.add_row(
+                _plain(f"{finding.code}\n({finding.severity})"),
+                _plain(_shortened(finding.where)),
+                _plain(f"{finding.message}\n{finding.mend}"),
+            )
+        console = Console(file=io.StringIO(), width=Console().width)
+        console.print(table)
+        return console.file.getvalue().rstrip("\n")
+
+    __repr__ = __str__
+
+
+def _plain(text):
+    from rich.text import Text
+
+    return Text(text)
+
+
+def _shortened(names, shown=3):
+    more = len(names) - shown
+    return "\n".join([*names[:shown], *[f"and {more} more"] * (more > 0)])
+
+
+def audit(model, x=None, y=None, *, max_share=1.0):
+    """Find what about a model's penalties is not as it seems; change nothing.
+
+    `dominates` is found where `sum_k regularizer_k(w_k) > max_share * data_loss(x, y)`
+
+    What it can't see: whether the compiled step is stale, on JAX without a batch
+    (JAX does not tell which shapes it traced; every batch size up to that of `x` is
+    tried) and for a training step that is traced otherwise each time; `add_loss`
+    terms of a model that was not called eagerly, without a batch; what follows a
+    kernel, in subclassed models.
+
+    Args:
+        model: A `keras.Model`, bare or wrapped, built or not, compiled or not.
+        x, y: A batch of inputs and targets, as for `fit`: arrays or nests of arrays.
+            Defaults to `None`, no batch.
+        max_share: Finite float > 0, the share of the data's loss that the penalty
+            may reach. Defaults to `1.0`.
+
+    Returns:
+        `Findings`, a tuple of `Finding`, the severest first; its `print` is a table.
+
+    Raises:
+        TypeError: `model` is no `keras.Model`.
+        ValueError: a bad share, or a batch for a model that is not built and
+            compiled with a loss.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    >>> model.layers[0].kernel_regularizer = keras.regularizers.L2(0.01)  # too late
+    >>> audit(model)[0].code, audit(model)[0].where
+    ('never-applied', ('a/kernel',))
+
+    References: Loshchilov & Hutter, [Decoupled Weight Decay Regularization](
+    https://arxiv.org/abs/1711.05101), ICLR 2019; van Laarhoven, [L2 Regularization
+    versus Batch and Weight Normalization](https://arxiv.org/abs/1706.05350), 2017.
+    """
+    _check_arguments(model, x, y, max_share)
+    subject = Subject(model, None if x is None else (x, y), max_share)
+    found = [finding for check in CHECKS if (finding := check(subject))]
+    return Findings(sorted(found, key=lambda f: _SEVERITIES.index(f.severity)))
+
+
+def _check_arguments(model, x, y, max_share):
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "Invalid type for argument `model`. Expected a `keras.Model` instance. "
+            f"Received: model={model!r} of type {type(model).__name__}"
+        )
+    is_number = isinstance(max_share, (int, float)) and not isinstance(max_share, bool)
+    if not is_number or not 0 < max_share < float("inf"):
+        raise ValueError(
+            "Invalid value for argument `max_share`. Expected a finite float > 0. "
+            f"Received: max_share={max_share!r}"
+        )
+    if (x is None) != (y is None):
+        raise ValueError(
+            "Expected both `x` and `y`, or neither. "
+            f"Received: x of type {type(x).__name__}, y of type {type(y).__name__}"
+        )
+    if x is not None and not (model.built and getattr(model, "loss", None)):
+        raise ValueError(
+            "Expected a model that is built and compiled with a loss, if there is a "
+            f"batch. Received: {model.name!r} with built={model.built}, "
+            f"loss={getattr(model, 'loss', None)!r}"
+        )
+
+
+__all__ = ["Finding", "Findings", "audit"]
