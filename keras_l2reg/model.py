@@ -200,10 +200,11 @@ class L2AllWeights(keras.Model):
         replicas, count = _keras.replicas(), _batch_size(x)
         if replicas == 1:
             self.loss_split.update_state(data_loss, penalty, sample_weight=count)
-            return data_loss + penalty
+            # Unlike `+`, it adds the float64 of a layer to the float32 of a loss.
+            return ops.add(data_loss, penalty)
         # Keras sums the loss over replicas, so each carries its part of the penalty.
         self.loss_split.update_state(data_loss * replicas, penalty, sample_weight=count)
-        return data_loss + penalty / replicas
+        return ops.add(data_loss, penalty / replicas)
 
     def unwrap(self, strip=False):
         """The inner model, free of `keras_l2reg`.
