@@ -197,10 +197,16 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+# On torch, inductor calls a C++ compiler, which takes half a minute.
+SLOW_ON_TORCH = [pytest.mark.slow] if BACKEND == "torch" else []
+
+
+@pytest.mark.parametrize(
+    "mode", [pytest.param("jit", marks=SLOW_ON_TORCH), *sorted({*MODES} - {"jit"})]
+)
 def test_modes_of_execution_train_alike(mode):
-    if BACKEND == "torch" and mode in ("jit", "steps_per_execution"):
-        pytest.skip("torch: inductor needs a compiler; steps_per_execution unsupported")
+    if BACKEND == "torch" and mode == "steps_per_execution":
+        pytest.skip("Keras does not support it on torch")
     keras.utils.set_random_seed(3)
     model = wrapped(optimizer=keras.optimizers.SGD(0.1), **MODES[mode])
     logs = fit(model, validation_data=(VX, VY))
@@ -232,6 +238,24 @@ def test_mixed_float16():
         assert_splits(logs)
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_layers_of_another_dtype(dtype):
+    if BACKEND == "jax" and dtype == "float64":
+        pytest.skip("JAX has no float64 unless asked")
+
+    def build():
+        stack = [layers.Dense(3, dtype=dtype), layers.Dense(2)]
+        return keras.Sequential([keras.Input((4,)), *stack])
+
+    model = wrapped(build, optimizer=frozen_in_time())
+    logs = fit(model)
+    assert_splits(logs)
+    kernels = [layer.kernel for layer in model.layers]
+    arrays = [ops.convert_to_numpy(ops.cast(k, "float32")) for k in kernels]
+    expected = 0.05 * sum(np.sum(a.astype("float64") ** 2) for a in arrays)
+    np.testing.assert_allclose(logs["penalty"], [expected] * 2, rtol=1e-3)
 
 
 def test_train_on_batch_and_evaluate():
