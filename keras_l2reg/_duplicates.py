@@ -49,11 +49,10 @@ def duplicated_regularizer(subject):
 
 
 def duplicated_term(subject):
-    repeated = [
-        n for n in collections.Counter(subject.added_losses).items() if n[1] > 1
-    ]
-    if not repeated:
+    counted = collections.Counter(subject.added_losses).most_common(1)
+    if not counted or counted[0][1] < 2:
         return None
+    value, times = counted[0]
     made = [w for w in subject.kernels if w.variable is not None]
     squares = [number(sum_of_squares(w.variable)) for w in made]
     # Kernels that are equal, as when all are ones, have equal penalties rightly.

@@ -107,7 +107,7 @@ def _subtracts_bias(norm, layer):
     """Whether the norm's statistics are those of each of the layer's channels."""
     if isinstance(layer, layers.EinsumDense):
         return False
-    rank = len(norm.input.shape)
+    rank = norm.input_spec.ndim
     is_first = getattr(layer, "data_format", None) == "channels_first"
     return norm.axis % rank == (1 if is_first else rank - 1)
 

@@ -1,0 +1,725 @@
+"""`audit`: for every finding a model that has the fault, and a twin that has not."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_l2reg import L2, Finding, Findings, L2AllWeights, _keras, attach, audit
+
+BACKEND = keras.backend.backend()
+never_stale_on_torch = pytest.mark.skipif(BACKEND == "torch", reason="torch is eager")
+l2 = keras.regularizers.L2
+
+
+def mlp(hidden=None, out=None, **kwargs):
+    """Two `Dense` layers, "hidden" and "out", with the given kernel regularizers."""
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, "relu", kernel_regularizer=hidden, name="hidden", **kwargs),
+            layers.Dense(2, kernel_regularizer=out, name="out"),
+        ]
+    )
+
+
+def data(n=8, shape=(4,)):
+    generator = np.random.default_rng(0)
+    return (
+        generator.normal(size=(n, *shape)).astype("float32"),
+        generator.normal(size=(n, 2)).astype("float32"),
+    )
+
+
+def compiled(model, optimizer="sgd"):
+    model.compile(optimizer, "mse")
+    return model
+
+
+def codes(model, *args, **kwargs):
+    return [finding.code for finding in audit(model, *args, **kwargs)]
+
+
+def where(model, code, *args, **kwargs):
+    """The names that the findings of this code are about."""
+    found = audit(model, *args, **kwargs)
+    return [name for f in found if f.code == code for name in f.where]
+
+
+def clean():
+    return mlp(l2(0.01), l2(0.01))
+
+
+def test_clean_model_has_no_findings():
+    x, y = data()
+    model = compiled(clean())
+    model.fit(x, y, batch_size=4, verbose=0)
+    assert audit(model, x, y) == ()
+    assert str(audit(model)) == "No findings."
+
+
+def test_model_without_any_penalty_has_no_findings():
+    assert audit(mlp()) == ()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_wrapped_model_has_no_errors_or_warnings(optimizer):
+    x, y = data()
+    model = compiled(L2AllWeights(mlp(), l2=0.001), optimizer)
+    model.fit(x, y, batch_size=4, verbose=0)
+    model.l2 = 0.0001  # live: no retrace is wanted
+    assert {f.severity for f in audit(model, x, y)} <= {"info"}
+
+
+def test_attached_model_has_no_findings():
+    assert audit(attach(mlp(), 0.01)) == ()
+
+
+def test_unbuilt_model():
+    model = keras.Sequential(
+        [layers.Dense(3, name="a"), layers.Dense(2, kernel_regularizer="l2", name="b")]
+    )
+    assert codes(model) == ["last-layer-only"]
+    assert codes(keras.Sequential([layers.Dense(3, kernel_regularizer="l2")])) == []
+
+
+# never-applied
+
+
+def test_never_applied():
+    model = mlp()
+    model.get_layer("hidden").kernel_regularizer = l2(0.01)
+    model.get_layer("out").kernel_regularizer = l2(0.01)
+    assert model.losses == []
+    assert where(model, "never-applied") == ["hidden/kernel", "out/kernel"]
+    assert where(clean(), "never-applied") == []
+
+
+def test_never_applied_within_a_wrapper():
+    model = mlp()
+    model.get_layer("hidden").bias_regularizer = l2(0.01)
+    assert where(L2AllWeights(model), "never-applied") == ["hidden/bias"]
+
+
+# lost-on-save
+
+
+def test_lost_on_save():
+    model = mlp()
+    for layer in model.layers:
+        layer.kernel.regularizer = l2(0.01)
+    assert where(model, "lost-on-save") == ["hidden/kernel", "out/kernel"]
+    assert keras.models.clone_model(model).losses == []
+    assert where(clean(), "lost-on-save") == []
+
+
+class Custom(keras.layers.Layer):
+    """A layer whose config carries no regularizer."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], 2), name="w")
+
+    def call(self, x):
+        return x @ self.w
+
+
+def test_what_a_wrapper_puts_on_is_not_lost():
+    def build():
+        return keras.Sequential([keras.Input((4,)), Custom(name="custom")])
+
+    assert where(L2AllWeights(build()), "lost-on-save") == []
+    model = build()
+    model.layers[0].w.regularizer = l2(0.01)
+    assert where(L2AllWeights(model), "lost-on-save") == ["custom/w"]
+
+
+# stale-trace
+
+
+@never_stale_on_torch
+@pytest.mark.parametrize("wrap", [lambda m: m, L2AllWeights], ids=["bare", "wrapped"])
+@pytest.mark.parametrize("new", [None, l2(0.1)], ids=["removed", "changed"])
+def test_stale_trace(wrap, new):
+    x, y = data(10)
+    model = compiled(wrap(clean()), "adam")
+    model.fit(x, y, batch_size=4, verbose=0, validation_data=(x, y))
+    assert where(model, "stale-trace", x, y) == []
+    kernel = model.get_layer("hidden").kernel
+    old, kernel.regularizer = kernel.regularizer, new
+    assert where(model, "stale-trace", x, y) == ["fit", "evaluate"]
+    kernel.regularizer = old
+    assert where(model, "stale-trace", x, y) == []
+    kernel.regularizer = new
+    model.compile("adam", "mse")
+    model.fit(x, y, batch_size=4, verbose=0)
+    assert where(model, "stale-trace", x, y) == []
+
+
+@never_stale_on_torch
+def test_stale_trace_is_true():
+    """Keras itself goes on with the old penalty, and stops when compiled again."""
+    x, y = data()
+    model = compiled(clean())
+    before = model.evaluate(x, y, verbose=0)
+    for layer in model.layers:
+        layer.kernel.regularizer = None
+    assert where(model, "stale-trace", x, y) == ["evaluate"]
+    assert model.evaluate(x, y, verbose=0) == before
+    compiled(model)
+    assert model.evaluate(x, y, verbose=0) < before
+
+
+def _norm_and_dropout():
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.RandomFlip(),
+            layers.Conv2D(2, 3, kernel_regularizer="l2", activity_regularizer="l2"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    ), (6, 6, 1)
+
+
+def _recurrent():
+    return keras.Sequential(
+        [
+            keras.Input((3, 2)),
+            layers.LSTM(2, dropout=0.2, kernel_regularizer="l1"),
+            layers.Dense(2),
+        ]
+    ), (3, 2)
+
+
+def _unbuilt():
+    return keras.Sequential(
+        [layers.Dense(3, kernel_regularizer="l2"), layers.Dense(2)]
+    ), (4,)
+
+
+@pytest.mark.parametrize("build", [_norm_and_dropout, _recurrent, _unbuilt])
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+def test_no_false_alarm_of_a_stale_trace(build, optimizer):
+    model, shape = build()
+    x, y = data(7, shape)
+    model.compile(optimizer, "mse", metrics=["mae"])
+    model.fit(x, y, batch_size=4, verbose=0, validation_data=(x, y))
+    assert where(model, "stale-trace", x, y) == []
+
+
+class Moody(keras.Sequential):
+    """A model that computes something else each time that it is traced."""
+
+    calls = 0
+
+    def call(self, inputs, training=None):
+        type(self).calls += 1
+        return super().call(inputs) * float(self.calls)
+
+
+def test_no_false_alarm_where_each_trace_differs():
+    x, y = data()
+    model = compiled(Moody(clean().layers))
+    model.fit(x, y, verbose=0)
+    assert where(model, "stale-trace", x, y) == []
+
+
+@never_stale_on_torch
+def test_eager_models_are_never_stale():
+    x, y = data()
+    model = clean()
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(x, y, verbose=0)
+    model.get_layer("out").kernel.regularizer = None
+    assert where(model, "stale-trace", x, y) == []
+
+
+# frozen
+
+
+def test_frozen():
+    model = clean()
+    model.get_layer("hidden").trainable = False
+    assert where(model, "frozen") == ["hidden/kernel"]
+    assert len(model.losses) == 1
+    assert where(clean(), "frozen") == []
+
+
+# double-decay
+
+
+def test_double_decay():
+    decaying = keras.optimizers.SGD(weight_decay=0.01)
+    assert where(compiled(clean(), decaying), "double-decay") == [
+        "hidden/kernel",
+        "out/kernel",
+    ]
+    assert where(compiled(clean(), "sgd"), "double-decay") == []
+    assert where(compiled(mlp(), "adamw"), "double-decay") == []
+    assert where(compiled(mlp("l1", "l1"), "adamw"), "double-decay") == []
+
+
+def test_double_decay_honours_exclusion():
+    model = clean()
+    optimizer = keras.optimizers.AdamW()
+    optimizer.exclude_from_weight_decay(var_list=[model.get_layer("out").kernel])
+    assert where(compiled(model, optimizer), "double-decay") == ["hidden/kernel"]
+    optimizer = keras.optimizers.AdamW()
+    optimizer.exclude_from_weight_decay(var_names=["kernel"])
+    assert where(compiled(model, optimizer), "double-decay") == []
+
+
+def test_double_decay_sees_through_loss_scaling():
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW())
+    assert "double-decay" in codes(compiled(clean(), scaled))
+
+
+def test_no_double_decay_at_strength_zero():
+    wrapped = compiled(L2AllWeights(mlp(), l2=0.0), "adamw")
+    assert where(wrapped, "double-decay") == []
+    wrapped.l2 = 0.1
+    assert where(wrapped, "double-decay") == ["hidden/kernel", "out/kernel"]
+
+
+# coupled-adaptive
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "nadam", "rmsprop", "adagrad", "lion"])
+def test_coupled_adaptive(optimizer):
+    model = compiled(L2AllWeights(mlp()), optimizer)
+    assert where(model, "coupled-adaptive") == ["hidden/kernel", "out/kernel"]
+
+
+def test_not_coupled_adaptive():
+    momentum = keras.optimizers.SGD(momentum=0.9, nesterov=True)
+    assert where(compiled(clean(), momentum), "coupled-adaptive") == []
+    assert where(compiled(mlp("l1", "l1"), "adam"), "coupled-adaptive") == []
+    assert where(clean(), "coupled-adaptive") == []
+
+
+# scale-invariant
+
+
+def conv_model(*following, use_bias=False, activation=None):
+    conv = layers.Conv2D(
+        3,
+        3,
+        activation=activation,
+        use_bias=use_bias,
+        kernel_regularizer="l2",
+        name="conv",
+    )
+    inputs = keras.Input((6, 6, 2))
+    x = conv(inputs)
+    for layer in following:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def _output_at_scale(model, scale):
+    """The training-mode output, computed by Keras, for `scale` times the kernel."""
+    conv = model.get_layer("conv")
+    kernel = ops.convert_to_numpy(conv.kernel)
+    x = np.random.default_rng(1).normal(size=(5, 6, 6, 2)).astype("float32")
+    keras.utils.set_random_seed(0)
+    conv.kernel.assign(kernel * scale)
+    with keras.StatelessScope():
+        output = model(ops.convert_to_tensor(x), training=True)
+    conv.kernel.assign(kernel)
+    return ops.convert_to_numpy(output)
+
+
+def _frozen_norm():
+    norm = layers.BatchNormalization()
+    norm.trainable = False
+    return norm
+
+
+INVARIANT = {
+    "conv-BN": lambda: conv_model(layers.BatchNormalization(epsilon=0.0)),
+    "biased-conv-BN": lambda: conv_model(
+        layers.BatchNormalization(epsilon=0.0), use_bias=True
+    ),
+    "conv-LN": lambda: conv_model(layers.LayerNormalization(epsilon=1e-12)),
+    "conv-linear-pool-flatten-BN": lambda: conv_model(
+        layers.Activation("linear"),
+        layers.AveragePooling2D(2),
+        layers.Flatten(),
+        layers.BatchNormalization(epsilon=0.0),
+    ),
+    "conv-pad-GN": lambda: conv_model(
+        layers.ZeroPadding2D(), layers.GroupNormalization(1, epsilon=1e-12)
+    ),
+}
+NOT_INVARIANT = {
+    "conv": lambda: conv_model(),
+    "conv-relu": lambda: conv_model(layers.ReLU()),
+    "biased-conv-LN": lambda: conv_model(layers.LayerNormalization(), use_bias=True),
+    "conv-tanh-BN": lambda: conv_model(layers.BatchNormalization(), activation="tanh"),
+    "biased-conv-pad-BN": lambda: conv_model(
+        layers.ZeroPadding2D(), layers.BatchNormalization(), use_bias=True
+    ),
+    "biased-conv-BN-of-rows": lambda: conv_model(
+        layers.BatchNormalization(axis=1), use_bias=True
+    ),
+    "conv-frozen-BN": lambda: conv_model(_frozen_norm()),
+}
+
+
+def _randomize_biases(model):
+    for layer in model.layers:
+        if getattr(layer, "bias", None) is not None:
+            layer.bias.assign(np.arange(1.0, layer.bias.shape[0] + 1))
+
+
+@pytest.mark.parametrize("name", INVARIANT)
+def test_scale_invariant(name):
+    model = INVARIANT[name]()
+    _randomize_biases(model)
+    np.testing.assert_allclose(
+        _output_at_scale(model, 1.0), _output_at_scale(model, 5.0), atol=1e-3
+    )
+    assert where(model, "scale-invariant") == ["conv/kernel"]
+    wrapped = L2AllWeights(model)
+    assert where(wrapped, "scale-invariant") == ["conv/kernel"]
+
+
+@pytest.mark.parametrize("name", NOT_INVARIANT)
+def test_not_scale_invariant(name):
+    model = NOT_INVARIANT[name]()
+    _randomize_biases(model)
+    distance = np.abs(_output_at_scale(model, 1.0) - _output_at_scale(model, 5.0))
+    assert distance.max() > 0.01
+    assert where(model, "scale-invariant") == []
+
+
+def test_scale_invariant_only_if_every_path_is_normalized():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(4, use_bias=False, kernel_regularizer="l2", name="dense")(
+        inputs
+    )
+    norm = layers.BatchNormalization()(hidden)
+    assert where(keras.Model(inputs, norm), "scale-invariant") == ["dense/kernel"]
+    assert where(keras.Model(inputs, norm + hidden), "scale-invariant") == []
+    assert where(keras.Model(inputs, [norm, hidden]), "scale-invariant") == []
+
+
+def test_scale_invariant_in_a_nested_model():
+    inner = conv_model(layers.BatchNormalization())
+    inputs = keras.Input((6, 6, 2))
+    outer = keras.Model(inputs, layers.Flatten()(inner(inputs)))
+    assert len(where(outer, "scale-invariant")) == 1
+    inner = conv_model()
+    outer = keras.Model(inputs, layers.BatchNormalization()(inner(inputs)))
+    # It is, but what stands outside of a model is not looked at.
+    assert where(outer, "scale-invariant") == []
+
+
+# norm-or-bias
+
+
+def test_norm_or_bias():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, bias_regularizer="l2", name="d"),
+            layers.BatchNormalization(
+                gamma_regularizer="l2", beta_regularizer="l2", name="bn"
+            ),
+        ]
+    )
+    assert where(model, "norm-or-bias") == ["d/bias", "bn/gamma", "bn/beta"]
+    assert where(clean(), "norm-or-bias") == []
+
+
+# uncovered, last-layer-only
+
+
+def test_last_layer_only():
+    assert where(mlp(None, l2(0.01)), "last-layer-only") == ["out/kernel"]
+    assert "last-layer-only" not in codes(mlp(l2(0.01), None))
+    assert codes(clean()) == []
+    alone = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(2, kernel_regularizer="l2")]
+    )
+    assert codes(alone) == []
+
+
+def test_uncovered():
+    assert where(mlp(l2(0.01), None), "uncovered") == ["out/kernel"]
+    assert where(clean(), "uncovered") == where(mlp(), "uncovered") == []
+
+
+def test_a_frozen_kernel_is_not_uncovered():
+    model = mlp(None, l2(0.01))
+    model.get_layer("hidden").trainable = False
+    assert codes(model) == []
+
+
+# half-precision
+
+
+def _half(regularizer):
+    layer = layers.Dense(
+        50, kernel_initializer="ones", kernel_regularizer=regularizer, dtype="float16"
+    )
+    model = keras.Sequential([keras.Input((2000,)), layer])
+    assert layer.kernel.dtype == "float16"
+    return model
+
+
+def test_half_precision_overflow():
+    assert not np.isfinite(float(ops.convert_to_numpy(_half(l2(1e-6)).losses[0])))
+    assert len(where(_half(l2(1e-6)), "half-precision")) == 1
+    assert len(where(_half(keras.regularizers.L1L2(l2=1e-6)), "half-precision")) == 1
+    assert where(_half(L2(1e-6)), "half-precision") == []
+    small = _half(l2(1e-6))
+    small.layers[0].kernel.assign(small.layers[0].kernel * 0.1)
+    assert where(small, "half-precision") == []
+
+
+# dominates
+
+
+def test_dominates():
+    x, y = data()
+    model = compiled(clean())
+    data_loss = np.mean((model.predict(x, verbose=0) - y) ** 2)
+    kernels = [ops.convert_to_numpy(layer.kernel) for layer in model.layers]
+    squares = sum(np.sum(k.astype("float64") ** 2) for k in kernels)
+    for layer in model.layers:
+        layer.kernel.regularizer = l2(float(data_loss / squares) * 0.5)
+    assert where(model, "dominates", x, y, max_share=0.49) != []
+    assert where(model, "dominates", x, y, max_share=0.51) == []
+    assert where(model, "dominates") == []
+
+
+def test_dominates_in_a_wrapper_with_two_outputs():
+    inputs = keras.Input((4,))
+    heads = {name: layers.Dense(2, name=name)(inputs) for name in ("a", "b")}
+    x, y = data()
+    model = keras.Model(inputs, heads)
+    squares = sum(
+        np.sum(ops.convert_to_numpy(model.get_layer(n).kernel) ** 2) for n in "ab"
+    )
+    model.compile("sgd", {"a": "mse", "b": "mse"}, loss_weights={"a": 1.0, "b": 0.0})
+    loss = np.mean((model.predict(x, verbose=0)["a"] - y) ** 2)
+    for factor, expected in ((0.9, 0), (1.1, 2)):
+        wrapped = L2AllWeights(model, l2=float(factor * loss / squares))
+        assert len(where(wrapped, "dominates", x, {"a": y, "b": y})) == expected
+        wrapped.unwrap(strip=True)
+
+
+# duplicated
+
+
+def test_duplicated_by_late_binding():
+    model = mlp()
+    for layer in model.layers:
+        layer.kernel.regularizer = lambda w: 0.01 * ops.sum(ops.square(layer.kernel))  # noqa: B023
+    terms = [float(ops.convert_to_numpy(term)) for term in model.losses]
+    assert terms[0] == terms[1]
+    assert where(model, "duplicated") == ["hidden/kernel", "out/kernel"]
+    for layer in model.layers:
+        layer.kernel.regularizer = lambda w: 0.01 * ops.sum(ops.square(w))
+    assert where(model, "duplicated") == []
+
+
+def test_equal_kernels_are_not_duplicated():
+    model = mlp(l2(0.01), l2(0.01))
+    for layer in model.layers:
+        layer.kernel.regularizer = lambda w: 0.01 * ops.mean(ops.square(w))
+        layer.kernel.assign(ops.ones_like(layer.kernel))
+    assert where(model, "duplicated") == []
+
+
+class AddsLosses(keras.Model):
+    """Adds a penalty per layer by `add_loss`, late-bound or not, as Keras 2 did."""
+
+    def __init__(self, late, regularizer=None):
+        super().__init__()
+        self.a = layers.Dense(3, kernel_regularizer=regularizer, name="a")
+        self.b = layers.Dense(2, name="b")
+        self.late = late
+
+    def call(self, x):
+        outputs = self.b(self.a(x))
+        if self.late:
+            terms = [lambda: ops.sum(d.kernel**2) for d in (self.a, self.b)]  # noqa: B023
+        else:
+            terms = [lambda k=d.kernel: ops.sum(k**2) for d in (self.a, self.b)]
+        for term in terms:
+            self.add_loss(0.01 * term())
+        return outputs
+
+
+def test_duplicated_by_late_binding_in_add_loss():
+    x, y = data()
+    for late, expected in ((True, ["add_loss"]), (False, [])):
+        model = compiled(AddsLosses(late))
+        model(x)
+        assert where(model, "duplicated") == expected
+        model.fit(x, y, verbose=0)
+        assert where(model, "duplicated", x, y) == expected
+
+
+def test_duplicated_by_add_loss_and_regularizer():
+    x, _ = data()
+    for strength, expected in ((0.01, ["a/kernel"]), (0.02, [])):
+        model = AddsLosses(False, l2(strength))
+        model(x)
+        assert where(model, "duplicated") == expected
+
+
+# the audit as a whole
+
+
+def _state(model):
+    """All that an audit might change, as values and as objects."""
+    variables = [*model.variables, *model.optimizer.variables]
+    return {
+        "values": [ops.convert_to_numpy(v).tolist() for v in variables],
+        "objects": [id(v) for v in variables],
+        "regularizers": [id(v.regularizer) for v in model.variables],
+        "config": json.dumps(model.get_config(), default=str),
+        "compile": json.dumps(model.get_compile_config(), default=str),
+        "losses": [float(ops.convert_to_numpy(term)) for term in model.losses],
+        "steps": [id(model.train_function), id(model.test_function)],
+        "metrics": [m.name for m in model.metrics],
+        "attributes": sorted(vars(model)),
+    }
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, L2AllWeights], ids=["bare", "wrapped"])
+def test_audit_changes_nothing(wrap):
+    inner = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, activity_regularizer="l2", name="a"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Dense(2, kernel_regularizer="l2", name="b"),
+        ]
+    )
+    x, y = data()
+    model = compiled(wrap(inner), "adamw")
+    model.fit(x, y, batch_size=4, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    model(x)
+    inner.get_layer("a").bias_regularizer = l2(0.1)
+    inner.get_layer("b").kernel.regularizer = l2(0.5)
+    before = _state(model)
+    assert "never-applied" in codes(model, x, y)
+    assert _state(model) == before
+
+
+@never_stale_on_torch
+def test_audit_makes_no_trace_of_its_own():
+    """A shape that was not traced before is traced, after the audit, as it is then."""
+    x, y = data(6)
+    model = compiled(clean())
+    model.evaluate(x, y, batch_size=2, verbose=0)
+    audit(model, x, y)
+    for layer in model.layers:
+        layer.kernel.regularizer = l2(10.0)
+    if BACKEND == "jax":
+        expected = float(ops.convert_to_numpy(sum(model.losses))) + np.mean(
+            (model.predict(x, verbose=0) - y) ** 2
+        )
+        got = model.evaluate(x, y, batch_size=6, verbose=0)
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_findings_print_as_a_table():
+    model = compiled(mlp(None, l2(0.01)), "adamw")
+    found = audit(model)
+    text = str(found)
+    assert isinstance(found, Findings) and all(isinstance(f, Finding) for f in found)
+    for finding in found:
+        assert finding.code in text and finding.severity in text
+    assert [f.severity for f in found] == ["warning", "warning", "info"]
+    with pytest.raises(AttributeError):
+        found[0].code = "other"
+
+
+def test_table_shortens_long_lists_and_takes_names_as_they_are():
+    names = ("[bold]/kernel", "b/kernel", "c/kernel", "d/kernel", "e/kernel")
+    text = str(Findings([Finding("frozen", "info", names, "m", "n")]))
+    assert "[bold]/kernel" in text and "and 2 more" in text and "e/kernel" not in text
+
+
+@pytest.mark.parametrize(
+    "call, error, match",
+    [
+        (lambda: audit("model"), TypeError, "keras.Model"),
+        (lambda: audit(mlp(), max_share=0), ValueError, "max_share"),
+        (lambda: audit(mlp(), max_share=float("nan")), ValueError, "max_share"),
+        (lambda: audit(mlp(), max_share=True), ValueError, "max_share"),
+        (lambda: audit(compiled(mlp()), data()[0]), ValueError, "both"),
+        (lambda: audit(mlp(), *data()), ValueError, "compiled"),
+    ],
+)
+def test_bad_arguments(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+# the private edge: these fail loudly if Keras changes what audit leans on
+
+
+def test_edge_consumers():
+    inputs = keras.Input((4,))
+    a, b = layers.Dense(3, name="a"), layers.Dense(3, name="b")
+    hidden = a(inputs)
+    found = _keras.consumers(keras.Model(inputs, [b(hidden), hidden]))
+    assert found[id(a)] == [b, None]
+    assert found[id(b)] == [None]
+    sequence = clean()
+    first, last = sequence.layers
+    assert _keras.consumers(sequence)[id(first)] == [last]
+
+
+def test_edge_optimizer():
+    model = clean()
+    kernel = model.layers[0].kernel
+    assert _keras.optimizer_for(model, kernel) is None
+    compiled(model, keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW()))
+    optimizer = _keras.optimizer_for(model, kernel)
+    assert type(optimizer) is keras.optimizers.AdamW
+    assert _keras.decays(optimizer, kernel)
+    assert not _keras.decays(keras.optimizers.SGD(), kernel)
+
+
+def test_edge_fresh_data_loss():
+    x, y = data()
+    model = compiled(clean())
+    loss = _keras.fresh_data_loss(model)(y, model(x))
+    expected = np.mean((model.predict(x, verbose=0) - y) ** 2)
+    np.testing.assert_allclose(float(ops.convert_to_numpy(loss)), expected, rtol=1e-5)
+    assert not model._compile_loss.built
+
+
+def test_edge_losses_kept():
+    x, _ = data()
+    model = mlp(activity_regularizer="l2")
+    model(x)
+    before = [float(ops.convert_to_numpy(term)) for term in model.losses]
+    with _keras.losses_kept(model):
+        model(x * 2)
+    assert [float(ops.convert_to_numpy(term)) for term in model.losses] == before
+
+
+@never_stale_on_torch
+def test_edge_compiled_steps_are_found():
+    x, y = data()
+    model = compiled(clean())
+    model.fit(x, y, batch_size=4, verbose=0)
+    programs = {"tensorflow": _keras._tf_programs, "jax": _keras._jax_programs}
+    pairs = list(programs[BACKEND](model, "train", (x, y)))
+    assert len(pairs) == 1
+    old, new = pairs[0]
+    assert old and old == new()
