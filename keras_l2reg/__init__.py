@@ -13,6 +13,8 @@ from keras_l2reg.attachment import attach, detach
 from keras_l2reg.audit import Finding, Findings, audit
 from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger, penalties, print_penalties
 from keras_l2reg.model import L2AllWeights
+from keras_l2reg.path import l2_path
+from keras_l2reg.path_result import Path
 from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
 from keras_l2reg.selection import select
 from keras_l2reg.weights import Weight, find_weights
@@ -24,6 +26,7 @@ __all__ = [
     "L2AllWeights",
     "L2Loss",
     "L2Scheduler",
+    "Path",
     "PenaltyLogger",
     "Scaled",
     "Sum",
@@ -33,6 +36,7 @@ __all__ = [
     "audit",
     "detach",
     "find_weights",
+    "l2_path",
     "penalties",
     "print_penalties",
     "select",

@@ -267,3 +267,37 @@ def _tracing_refused(model):
     finally:
         for method in methods:
             del vars(model)[method]
+
+
+def loss_gradients(model, x, y, sample_weight=None):
+    """The gradient of the model's whole loss, one array per trainable variable.
+
+    At the present weights, in inference mode, without the compiled step's trace.
+    """
+    variables = model.trainable_variables
+    values = [v.value for v in variables]
+
+    def loss():
+        y_pred = model(x, training=False)
+        return model.compute_loss(x, y, y_pred, sample_weight, training=False)
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            total = loss()
+        gradients = tape.gradient(total, values, unconnected_gradients="zero")
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        def loss_of(values):
+            pairs = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=pairs):
+                return loss()
+
+        gradients = jax.grad(loss_of)(values)
+    else:
+        import torch
+
+        gradients = torch.autograd.grad(loss(), values, materialize_grads=True)
+    return [keras.ops.convert_to_numpy(gradient) for gradient in gradients]
