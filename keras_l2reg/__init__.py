@@ -12,6 +12,7 @@ from keras_l2reg._version import __version__
 from keras_l2reg.attachment import attach, detach
 from keras_l2reg.audit import Finding, Findings, audit
 from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger, penalties, print_penalties
+from keras_l2reg.decay import set_weight_decay
 from keras_l2reg.model import L2AllWeights
 from keras_l2reg.path import l2_path
 from keras_l2reg.path_result import Path
@@ -40,4 +41,5 @@ __all__ = [
     "penalties",
     "print_penalties",
     "select",
+    "set_weight_decay",
 ]

@@ -1,0 +1,535 @@
+"""l2_path against a loop that builds the model anew with Keras' own L2."""
+
+import concurrent.futures
+import multiprocessing
+import resource
+
+import keras
+import numpy as np
+import pandas
+import pytest
+from keras import layers
+from sklearn.linear_model import Ridge
+
+from keras_l2reg import L2AllWeights, Path, attach, l2_path, set_weight_decay
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(24, 5)).astype("float32")
+Y = (X @ RNG.normal(size=(5, 2)) + RNG.normal(size=(24, 2))).astype("float32")
+X_VAL = RNG.normal(size=(16, 5)).astype("float32")
+Y_VAL = (X_VAL[:, :2] ** 2).astype("float32")
+VALIDATION = (X_VAL, Y_VAL)
+L2 = [0.3, 0.03, 0.0]
+
+
+def network(l2=None, dropout=0.0, norm=False):
+    regularizer = None if l2 is None else keras.regularizers.L2(l2)
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(4, "tanh", kernel_regularizer=regularizer),
+            *[layers.BatchNormalization()] * norm,
+            *[layers.Dropout(dropout)] * bool(dropout),
+            layers.Dense(2, kernel_regularizer=regularizer),
+        ]
+    )
+
+
+def compiled(model):
+    model.compile(keras.optimizers.Adam(0.05), "mse", metrics=["mae"])
+    return model
+
+
+def path_of(model, l2=L2, **arguments):
+    arguments = {"epochs": 2, "batch_size": 8, "verbose": 0, **arguments}
+    arguments.setdefault("validation_data", VALIDATION)
+    return l2_path(model, X, Y, l2, **arguments)
+
+
+def state(model):
+    variables = [*model.weights, *model.optimizer.variables]
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+
+
+def assert_same_state(model, before):
+    for now, then in zip(state(model), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def assert_same_runs(one, other):
+    one, other = (pandas.DataFrame(path.runs) for path in (one, other))
+    pandas.testing.assert_frame_equal(one, other, rtol=1e-5, check_exact=False)
+
+
+# ----------------------------------------------------------- against the outside
+
+
+@pytest.mark.parametrize(("warm", "bare"), [(False, True), (True, False)])
+def test_each_run_is_that_of_a_model_built_anew_with_keras_l2(warm, bare):
+    model = network(norm=True)
+    start = model.get_weights()
+    path = path_of(
+        compiled(model if bare else L2AllWeights(model)), L2[:2], warm=warm, seed=3
+    )
+    for record in path.records:
+        rebuilt = compiled(network(record["l2"], norm=True))
+        rebuilt.set_weights(start)
+        keras.utils.set_random_seed(3)
+        history = rebuilt.fit(
+            X, Y, 8, 2, validation_data=VALIDATION, validation_batch_size=8, verbose=0
+        ).history
+        for key, values in history.items():
+            assert record[key] == pytest.approx(values[-1], rel=1e-4), key
+        if warm:
+            start = rebuilt.get_weights()
+
+
+def test_a_linear_model_follows_the_ridge_path():
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    path = path_of(model, [0.5, 0.1], epochs=60, batch_size=24)
+    for record in path.records:
+        # Keras' mse is a mean over the two outputs as well.
+        ridge = Ridge(alpha=24 * 2 * record["l2"]).fit(X, Y)
+        penalty = record["l2"] * np.sum(ridge.coef_**2)
+        assert record["penalty"] == pytest.approx(penalty, rel=1e-3)
+        data_loss = np.mean((ridge.predict(X) - Y) ** 2)
+        assert record["data_loss"] == pytest.approx(data_loss, rel=1e-3)
+        val_data_loss = np.mean((ridge.predict(X_VAL) - Y_VAL) ** 2)
+        assert record["val_data_loss"] == pytest.approx(val_data_loss, rel=1e-3)
+
+
+def test_means_and_standard_errors_are_those_of_pandas():
+    path = path_of(compiled(network(dropout=0.5)), repeats=3)
+    assert [run["repeat"] for run in path.runs] == [0, 1, 2] * 3
+    runs = pandas.DataFrame(path.runs).groupby("l2")
+    records = pandas.DataFrame(path.records).set_index("l2").sort_index()
+    assert (records["repeats"] == 3).all()
+    for key in ("data_loss", "penalty", "val_data_loss", "mae", "val_mae"):
+        np.testing.assert_allclose(records[key], runs[key].mean())
+        np.testing.assert_allclose(records[f"{key}_se"], runs[key].sem())
+        assert (records[f"{key}_se"].drop(0.0) > 0).all()
+
+
+def test_the_default_grid_begins_where_the_penalty_pulls_ten_times_as_hard():
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    kernel, bias = model.get_weights()
+    data = X.T @ (X @ kernel + bias - Y) * 2 / Y.size
+    top = 10 * np.linalg.norm(data) / np.linalg.norm(2 * kernel)
+    path = path_of(model, l2=None, epochs=1)
+    expected = top * 10 ** (-4 * np.arange(12) / 11)
+    strengths = [record["l2"] for record in path.records]
+    np.testing.assert_allclose(strengths, expected, rtol=6e-3)
+
+
+# --------------------------------------------------------------------- one trace
+
+
+@keras.saving.register_keras_serializable("tests")
+class Counter(layers.Layer):
+    """Counts how often Python runs it: on TensorFlow and JAX, at each trace."""
+
+    calls = 0
+
+    def call(self, x):
+        Counter.calls += 1
+        return x
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has no trace")
+@pytest.mark.parametrize("bare", [False, True])
+def test_one_trace_for_the_whole_path(bare):
+    def calls(l2, **arguments):
+        model = keras.Sequential([keras.Input((5,)), layers.Dense(2), Counter()])
+        model = compiled(model if bare else L2AllWeights(model))
+        before = Counter.calls
+        path_of(model, l2, **arguments)
+        return Counter.calls - before
+
+    assert calls([0.3]) == calls(L2, repeats=2) == calls([0.1, 0.2], warm=True)
+
+
+def test_a_trained_wrapper_needs_no_new_trace():
+    wrapped = compiled(L2AllWeights(network()))
+    wrapped.fit(X, Y, 8, validation_data=VALIDATION, verbose=0)
+    before = wrapped.train_function, wrapped.test_function
+    path_of(wrapped)
+    assert (wrapped.train_function, wrapped.test_function) == before
+
+
+# ------------------------------------------------------------- how the model is left
+
+
+def test_a_wrapper_is_left_with_the_best_weights_and_strength():
+    wrapped = compiled(L2AllWeights(network(dropout=0.2), 0.7))
+    path = path_of(wrapped, repeats=2)
+    assert wrapped.l2 == path.best["l2"]
+    logs = wrapped.evaluate(*VALIDATION, return_dict=True, verbose=0)
+    runs = [run for run in path.runs if run["l2"] == wrapped.l2]
+    best = min(runs, key=lambda run: run["val_data_loss"])
+    assert logs["data_loss"] == pytest.approx(best["val_data_loss"], rel=1e-5)
+    assert int(keras.ops.convert_to_numpy(wrapped.optimizer.iterations)) == 0
+
+
+def test_a_wrapper_is_left_as_it_came():
+    wrapped = compiled(L2AllWeights(network(dropout=0.2, norm=True), 0.7))
+    wrapped.fit(X, Y, 8, verbose=0)
+    before = state(wrapped)
+    path_of(wrapped, restore_best_weights=False, repeats=2, new_starts=True)
+    assert_same_state(wrapped, before)
+    assert wrapped.l2 == 0.7
+
+
+def test_a_bare_model_is_left_with_stock_regularizers_of_the_best_strength():
+    model = compiled(network(0.7))
+    path = path_of(model)
+    kernels = [layer.kernel_regularizer for layer in model.layers[:2]]
+    assert [type(r) for r in kernels] == [keras.regularizers.L2] * 2
+    assert [r.l2 for r in kernels] == pytest.approx([path.best["l2"]] * 2)
+    loss = model.evaluate(*VALIDATION, return_dict=True, verbose=0)["loss"]
+    assert loss == pytest.approx(path.best["val_loss"], rel=1e-5)
+
+
+def test_a_bare_model_is_left_as_it_came():
+    model = compiled(network(0.7))
+    model.fit(X, Y, 8, verbose=0)
+    before, config = state(model), model.get_config()
+    path_of(model, restore_best_weights=False)
+    assert_same_state(model, before)
+    assert model.get_config() == config
+    model.fit(X, Y, 8, verbose=0)
+
+
+def test_an_unbuilt_model_is_built():
+    model = compiled(keras.Sequential([layers.Dense(3), layers.Dense(2)]))
+    path = path_of(model)
+    assert len(path.records) == 3
+    assert len(model.losses) == 2
+
+
+# ---------------------------------------------------------------------- the seeds
+
+
+def test_a_path_can_be_repeated():
+    model = compiled(L2AllWeights(network(dropout=0.5)))
+    arguments = {"repeats": 2, "restore_best_weights": False}
+    one, other = path_of(model, **arguments), path_of(model, **arguments)
+    assert one.runs == other.runs
+    assert path_of(model, [0.3, 0.03], **arguments).runs == one.runs[:4]
+    assert path_of(model, seed=5, **arguments).runs != one.runs
+
+
+def test_repeats_differ_by_shuffling_by_dropout_and_by_new_starts():
+    def losses(dropout=0.0, **arguments):
+        model = compiled(network(dropout=dropout))
+        path = path_of(model, [0.1], repeats=3, epochs=1, **arguments)
+        return len({run["val_data_loss"] for run in path.runs})
+
+    assert losses(shuffle=False) == 1
+    assert losses() == 3
+    assert losses(dropout=0.5, shuffle=False) == 3
+    assert losses(new_starts=True, shuffle=False) == 3
+
+
+# --------------------------------------------------------------------- by workers
+
+
+def sgd_with_decay():
+    model = L2AllWeights(network(dropout=0.5, norm=True))
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", metrics=["mae"])
+    # Keras saves the decay, but not what is left out of it.
+    set_weight_decay(model.optimizer, model, 0.5, layers="dense*")
+    return model
+
+
+@pytest.fixture(scope="module")
+def processes():
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def threads():
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def dask():
+    distributed = pytest.importorskip("dask.distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        assert len(client.scheduler_info()["workers"]) == 2
+        yield client.get_executor()
+
+
+@pytest.mark.parametrize(
+    ("kind", "warm"),
+    [
+        ("threads", True),
+        ("processes", False),
+        ("dask", False),
+        pytest.param("processes", True, marks=pytest.mark.slow),
+        pytest.param("dask", True, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_measure_what_is_measured_here(kind, warm, request):
+    executor = request.getfixturevalue(kind)
+    here = sgd_with_decay()
+    there = sgd_with_decay()
+    for model in (here, there):
+        for index, variable in enumerate(model.variables):
+            random = np.random.default_rng(index).uniform(0, 3, variable.shape)
+            variable.assign(random.astype(variable.dtype))
+    arguments = {"l2": L2[:2], "repeats": 2, "warm": warm, "new_starts": True}
+    by_hand = path_of(here, **arguments)
+    by_workers = path_of(there, executor=executor, **arguments)
+    assert_same_runs(by_hand, by_workers)
+    assert here.l2 == there.l2 == by_hand.best["l2"]
+    np.testing.assert_allclose(here.predict(X), there.predict(X), rtol=1e-4, atol=1e-6)
+
+
+def test_what_does_not_pickle_is_said(threads):
+    model = compiled(network())
+    config = model.get_config()
+    hook = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None)
+    with pytest.raises(ValueError, match="that pickle"):
+        path_of(model, executor=threads, callbacks=[hook])
+    assert model.get_config() == config
+
+
+# -------------------------------------------------------------------- when it fails
+
+
+def test_a_strength_that_diverges_is_recorded_and_the_path_goes_on():
+    model = network()
+    model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
+    path = path_of(model, [1e6, 0.1], epochs=30, warm=True)
+    lost, sound = path.records
+    assert lost["diverged"] == 1
+    assert np.isnan([lost["loss"], lost["val_data_loss"], lost["val_mae"]]).all()
+    assert set(lost) == set(sound)
+    assert sound["diverged"] == 0
+    assert np.isfinite(sound["val_data_loss"])
+    assert path.best is sound
+    assert "1 of 1 diverged" in str(path)
+
+
+def test_if_all_diverge_the_model_is_left_as_it_came():
+    model = network()
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    before, config = state(model), model.get_config()
+    with pytest.warns(UserWarning, match="Every run"):
+        path = path_of(model, [1e7, 1e6], epochs=30)
+    assert path.best is None
+    assert path.one_standard_error is None
+    assert model.get_config() == config
+    assert_same_state(model, [*before[: len(model.weights)], *state(model)[-2:]])
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ctrl-C, in the midst of an epoch of the n-th run."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.run = run
+
+    def on_train_begin(self, logs=None):
+        self.run -= 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.run == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_an_interrupted_path_keeps_what_it_has(bare):
+    model = compiled(network() if bare else L2AllWeights(network()))
+    path = path_of(model, callbacks=[Interrupt(3)])
+    assert path.interrupted
+    assert [record["l2"] for record in path.records] == [0.3, 0.03]
+    assert "interrupted" in str(path)
+    loss = model.evaluate(*VALIDATION, return_dict=True, verbose=0)["loss"]
+    assert loss == pytest.approx(path.best["val_loss"], rel=1e-5)
+    assert np.isfinite(model.fit(X, Y, verbose=0).history["loss"]).all()
+
+
+def test_interrupted_in_its_first_run_a_path_is_nothing():
+    wrapped = compiled(L2AllWeights(network(), 0.7))
+    before = wrapped.get_weights()
+    with pytest.raises(KeyboardInterrupt):
+        path_of(wrapped, callbacks=[Interrupt(1)])
+    for now, then in zip(wrapped.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def attached():
+    return compiled(attach(network(), 0.1))
+
+
+def no_strength():
+    return compiled(L2AllWeights(network(), regularizer="l1"))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "error", "said"),
+    [
+        (lambda: "model", {}, TypeError, "'model'"),
+        (network, {}, ValueError, "compile"),
+        (attached, {}, ValueError, "detach"),
+        (no_strength, {}, ValueError, "L2 strength"),
+        (None, {"l2": 0.1}, TypeError, "0.1"),
+        (None, {"l2": []}, ValueError, "at least one"),
+        (None, {"l2": [0.1, -1.0]}, ValueError, "-1.0"),
+        (None, {"l2": ["a"]}, TypeError, "'a'"),
+        (None, {"validation_data": None}, ValueError, "validation_data=None"),
+        (None, {"validation_data": (b for b in ())}, TypeError, "generator"),
+        (None, {"epochs": 0}, ValueError, "epochs=0"),
+        (None, {"repeats": True}, TypeError, "repeats=True"),
+        (None, {"seed": -1}, ValueError, "seed=-1"),
+        (None, {"chunksize": 1.5}, TypeError, "chunksize=1.5"),
+        (None, {"monitor": "val_mae"}, ValueError, "mode=None"),
+        (None, {"mode": "least"}, ValueError, "'least'"),
+        (None, {"monitor": "val_los_loss"}, ValueError, "val_data_loss"),
+        (None, {"validation_split": 0.1}, TypeError, "validation_split"),
+        (None, {"epoch": 3}, TypeError, "epoch"),
+    ],
+)
+def test_bad_arguments(make, arguments, error, said):
+    model = make() if make else compiled(network(0.7))
+    before = model.get_config() if make is None else None
+    weights = model.get_weights() if make is None else None
+    with pytest.raises(error, match=said):
+        path_of(model, **arguments)
+    if make is None:
+        assert model.get_config() == before
+        for now, then in zip(model.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(now, then)
+
+
+def test_a_start_without_weights_tells_no_grid():
+    layer = layers.Dense(2, kernel_initializer="zeros")
+    model = compiled(keras.Sequential([keras.Input((5,)), layer]))
+    with pytest.raises(ValueError, match="give the strengths"):
+        path_of(model, l2=None)
+
+
+# ----------------------------------------------------------------- data and arguments
+
+
+class OneBatch(keras.utils.PyDataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return X[:8], Y[:8]
+
+
+def test_data_sets_and_arrays_measure_the_same():
+    model = compiled(L2AllWeights(network()))
+    arguments = {"validation_data": VALIDATION, "epochs": 1, "verbose": 0}
+    arguments = {**arguments, "restore_best_weights": False, "shuffle": False}
+    arrays = l2_path(model, X[:8], Y[:8], batch_size=8, **arguments)
+    batches = l2_path(model, OneBatch(), validation_batch_size=8, **arguments)
+    assert_same_runs(arrays, batches)
+
+
+def test_callbacks_see_the_validation_data():
+    stop = keras.callbacks.EarlyStopping(
+        "val_data_loss", mode="min", min_delta=1e9, patience=1
+    )
+    path = path_of(compiled(network()), epochs=9, callbacks=[stop])
+    assert stop.stopped_epoch == 1
+    two = path_of(compiled(network()), epochs=2)
+    assert set(two.records[0]) == set(path.records[0])
+
+
+def test_the_bar_is_off_with_verbose_0(capsys):
+    path_of(compiled(network()), [0.1])
+    assert capsys.readouterr().out == ""
+    path_of(compiled(network()), [0.1, 0.2], verbose=1)
+    assert "4/4" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------ the result
+
+
+def made_up(figures, **arguments):
+    """A path of made-up runs: `{l2: [value of each repeat]}`."""
+    runs = [
+        {"l2": l2, "repeat": k, "data_loss": v, "val_data_loss": v, "val_acc": 1 - v}
+        for l2, values in figures.items()
+        for k, v in enumerate(values)
+    ]
+    return Path(runs, **arguments)
+
+
+# The best, 0.1, has mean 2 and standard error 1.
+FIGURES = {0.1: [1, 3], 0.01: [2, 4], 1.0: [2.5, 3.5], 10.0: [3.1, 3.1]}
+
+
+def test_best_and_one_standard_error():
+    path = made_up(FIGURES)
+    assert [record["l2"] for record in path.records] == [10.0, 1.0, 0.1, 0.01]
+    assert path.best["l2"] == 0.1
+    assert path.one_standard_error["l2"] == 1.0
+    highest = made_up(FIGURES, monitor="val_acc", mode="max")
+    assert highest.best["l2"] == 0.1
+    assert highest.one_standard_error["l2"] == 1.0
+    assert made_up({0.1: [1.0], 0.2: [1.0]}).one_standard_error is None
+
+
+def test_a_path_prints_a_table():
+    assert str(made_up(FIGURES, interrupted=True)).splitlines() == [
+        "  l2 | data_loss | val_data_loss | val_acc |",
+        "-----+-----------+---------------+---------+-------------------",
+        "  10 |    3.1 ±0 |        3.1 ±0 | -2.1 ±0 |",
+        "   1 |    3 ±0.5 |        3 ±0.5 | -2 ±0.5 | one standard error",
+        " 0.1 |      2 ±1 |          2 ±1 |   -1 ±1 | best",
+        "0.01 |      3 ±1 |          3 ±1 |   -2 ±1 |",
+        "interrupted: these are the runs that were done",
+    ]
+    assert repr(made_up(FIGURES)) == "<Path of 4 strengths, best l2=0.1>"
+
+
+def test_to_csv_is_read_by_pandas(tmp_path):
+    path = made_up({**FIGURES, 99.0: [float("nan"), 1.0]})
+    path.to_csv(tmp_path / "path.csv")
+    pandas.testing.assert_frame_equal(
+        pandas.read_csv(tmp_path / "path.csv"),
+        pandas.DataFrame(path.records),
+        check_dtype=False,
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["path.csv"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    file = tmp_path / "path.csv"
+    file.write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            made_up(FIGURES).to_csv(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_plot_is_that_of_plotting(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "keras_l2reg.plotting.plot_path",
+        lambda path, ax=None: calls.append((path, ax)),
+        raising=False,
+    )
+    path = made_up(FIGURES)
+    path.plot(ax="here")
+    assert calls == [(path, "here")]
