@@ -65,6 +65,17 @@ def assign(variables, values):
         variable.assign(value)
 
 
+def build(model, validation_data, fit_arguments):
+    """Make all variables, the optimizer's and the metrics' too, and no others later.
+
+    Otherwise the first `fit` would make them, and draw one shuffle more for that
+    than the next ones: no two runs of one seed would be alike.
+    """
+    _evaluate(model, validation_data, fit_arguments, steps=1)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
 def undecayed(model):
     """Indices of the trainable variables that the optimizer's decay leaves out."""
     optimizers = [_keras.optimizer_for(model, v) for v in model.trainable_variables]
@@ -118,23 +129,23 @@ def _fit(model, task, seed, on_epoch):
         task.x, task.y, epochs=task.epochs, verbose=0, **fit_arguments
     ).history
     logs = {k: v[-1] for k, v in history.items() if not k.startswith("val_")}
-    measured = _evaluate(model, task) if math.isfinite(logs["loss"]) else {}
+    data = task.validation_data, task.fit_arguments
+    measured = _evaluate(model, *data) if math.isfinite(logs["loss"]) else {}
     if not math.isfinite(measured.get("val_loss", math.nan)):
         return dict.fromkeys([*logs, *(f"val_{key}" for key in logs)], math.nan)
     return {**logs, **measured}
 
 
-def _evaluate(model, task):
-    is_arrays = isinstance(task.validation_data, (tuple, list))
-    data = task.validation_data if is_arrays else (task.validation_data,)
+def _evaluate(model, data, fit_arguments, steps=None):
+    data = data if isinstance(data, (tuple, list)) else (data,)
     x, y, sample_weight = (*data, None, None)[:3]
-    given = task.fit_arguments
+    batch_sizes = map(fit_arguments.get, ("validation_batch_size", "batch_size"))
     logs = model.evaluate(
         x,
         y,
         sample_weight=sample_weight,
-        batch_size=given.get("validation_batch_size") or given.get("batch_size"),
-        steps=given.get("validation_steps"),
+        batch_size=next(filter(None, batch_sizes), None),
+        steps=steps or fit_arguments.get("validation_steps"),
         return_dict=True,
         verbose=0,
     )
@@ -211,12 +222,13 @@ def _unpacked(payload):
     left_out = [variables[index] for index in task.undecayed]
     for optimizer in {_keras.optimizer_for(model, v) for v in left_out}:
         optimizer.exclude_from_weight_decay(var_list=left_out)
+    build(model, task.validation_data, task.fit_arguments)
     return model, task
 
 
 def grid_from_data(model, x, y, count=12, span=1e4):
     """Strengths on a log grid, from strong to weak, as `l2_path` documents them."""
-    x, y, sample_weight = sample(x, y)
+    x, y, sample_weight = _sample(x, y)
     came = model.l2
     try:
         model.l2 = 0.0
@@ -240,7 +252,7 @@ def grid_from_data(model, x, y, count=12, span=1e4):
     return [float(f"{v:.3g}") for v in np.geomspace(top, top / span, count)]
 
 
-def sample(x, y, size=1024):
+def _sample(x, y, size=1024):
     """Up to `size` samples, spread over arrays; or a data set's first batch."""
     if y is None and not keras.tree.is_nested(x) and not hasattr(x, "shape"):
         batch = x[0] if isinstance(x, keras.utils.PyDataset) else next(iter(x))

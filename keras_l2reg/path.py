@@ -28,12 +28,12 @@ from keras_l2reg import _keras
 from keras_l2reg._path_runs import (
     Task,
     assign,
+    build,
     grid_from_data,
     is_seed,
     read,
     runs,
     runs_by,
-    sample,
     state_of,
     undecayed,
 )
@@ -136,7 +136,7 @@ def l2_path(
     wrapped = model if is_wrapper else L2AllWeights(model, existing="replace")
     came, best = None, None
     try:
-        _build(wrapped, x, y)
+        build(wrapped, validation_data, fit_arguments)
         came = read(state_of(wrapped)), read(wrapped.optimizer.variables)
         strengths = strengths or grid_from_data(wrapped, x, y)
         task = Task(
@@ -200,14 +200,6 @@ def _keep_end(ends, run, weights, path, repeats):
     best = Path([r for r in path.runs if r["l2"] in complete], path.monitor, path.mode)
     for l2 in complete.difference([best.best["l2"]] if best.best else []):
         ends.pop(l2, None)
-
-
-def _build(model, x, y):
-    """Make all variables, the optimizer's too, that there is a start to go back to."""
-    if not _keras.is_built_throughout(model):
-        model(sample(x, y)[0])
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
 
 
 def _starts(model, repeats, seed, new_starts):
