@@ -27,6 +27,7 @@ import keras
 from keras_l2reg.attachment import drop_trace
 from keras_l2reg.regularizers import check_strength
 from keras_l2reg.selection import select
+from keras_l2reg.weights import find_weights
 
 
 def set_weight_decay(
@@ -88,7 +89,8 @@ def set_weight_decay(
         layers=layers,
         multipliers=multipliers,
     )
-    _check_expressible(covered)
+    _check_built(model)
+    _check_multipliers(covered)
     chosen = {id(weight.variable) for weight, _ in covered}
     inner.exclude_from_weight_decay(
         var_list=[v for v in model.variables if id(v) not in chosen]
@@ -118,13 +120,16 @@ def _decaying(optimizer):
     return inner
 
 
-def _check_expressible(covered):
-    unbuilt = [weight.name for weight, _ in covered if weight.variable is None]
+def _check_built(model):
+    unbuilt = [weight.name for weight in find_weights(model) if weight.variable is None]
     if unbuilt:
         raise ValueError(
             "Expected a built model: an optimizer tells weights apart by their "
             f"variables. Received: a model with the unbuilt weights {unbuilt}"
         )
+
+
+def _check_multipliers(covered):
     scaled = {weight.name: factor for weight, factor in covered if factor != 1.0}
     if scaled:
         raise ValueError(

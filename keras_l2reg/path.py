@@ -75,8 +75,8 @@ def l2_path(
     rules and ends four decades below.
 
     A run that diverges is recorded with NaN figures, and the path goes on. An
-    interrupted path (Ctrl-C) returns what it has, with `interrupted` set. Sets
-    Keras' global seed.
+    interrupted path (Ctrl-C) returns what it has, with `interrupted` set; an error in
+    a run carries it as its `path`. Sets Keras' global seed.
 
     Args:
         model: A compiled `L2AllWeights`; or a compiled `keras.Model`, which is
@@ -97,7 +97,8 @@ def l2_path(
         mode: `"min"` or `"max"`. Defaults to `None`: `"min"` for a loss, else an error.
         restore_best_weights: Boolean. `True` leaves the model with the strength and
             the weights of the best run (a bare model with stock Keras regularizers
-            of that strength); `False` as it came. Defaults to `True`.
+            of that strength), and the optimizer as it came; `False` leaves all as it
+            came. Defaults to `True`.
         executor: A `concurrent.futures.Executor`, such as a `ProcessPoolExecutor`
             (of the "spawn" context) or Dask's `Client.get_executor()`: its workers
             do the runs. Defaults to `None`, here.
@@ -183,6 +184,10 @@ def _collect(results, monitor, mode, repeats):
         if not done:
             raise
         interrupted = True
+    except Exception as error:
+        # Hours may stand behind it.
+        error.path = Path(done, monitor, mode, interrupted=True)
+        raise
     done.sort(key=lambda run: (-run["l2"], run["repeat"]))
     path = Path(done, monitor, mode, interrupted)
     if path.best is None:

@@ -7,6 +7,7 @@
 ----+---------------+-----
   1 |           2.5 |
 0.1 |           1.5 | best
+the best is the weakest of all: try weaker ones
 """
 
 import csv
@@ -139,9 +140,16 @@ class Path:
         with console.capture() as capture:
             console.print(table)
         lines = [line.rstrip() for line in capture.get().rstrip().splitlines()]
+        return "\n".join([*lines, *self._notes()])
+
+    def _notes(self):
         if self.interrupted:
-            lines.append("interrupted: these are the runs that were done")
-        return "\n".join(lines)
+            yield "interrupted: these are the runs that were done"
+        if self.best and len(self.records) > 1:
+            if self.best is self.records[0]:
+                yield "the best is the strongest of all: try stronger ones"
+            if self.best is self.records[-1] and self.best["l2"] > 0:
+                yield "the best is the weakest of all: try weaker ones"
 
     def _metrics(self):
         return [

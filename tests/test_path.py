@@ -12,6 +12,7 @@ from keras import layers
 from sklearn.linear_model import Ridge
 
 from keras_l2reg import L2AllWeights, Path, attach, l2_path, set_weight_decay
+from keras_l2reg._path_runs import grid_from_data
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 5)).astype("float32")
@@ -216,11 +217,10 @@ def test_an_unbuilt_model_is_built():
 
 def test_a_path_can_be_repeated():
     model = compiled(L2AllWeights(network(dropout=0.5)))
-    arguments = {"repeats": 2, "restore_best_weights": False}
-    one, other = path_of(model, **arguments), path_of(model, **arguments)
-    assert one.runs == other.runs
-    assert path_of(model, [0.3, 0.03], **arguments).runs == one.runs[:4]
-    assert path_of(model, seed=5, **arguments).runs != one.runs
+    arguments = {"repeats": 2, "epochs": 1, "restore_best_weights": False}
+    both = path_of(model, [0.3, 0.03], **arguments).runs
+    assert path_of(model, [0.03], **arguments).runs == both[2:]
+    assert path_of(model, [0.03], seed=5, **arguments).runs != both[2:]
 
 
 def test_repeats_differ_by_shuffling_by_dropout_and_by_new_starts():
@@ -363,6 +363,52 @@ def test_an_interrupted_path_keeps_what_it_has(bare):
     assert np.isfinite(model.fit(X, Y, verbose=0).history["loss"]).all()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX moves variables")
+def test_interrupted_in_an_evaluation():
+    class Data(keras.utils.PyDataset):
+        is_armed = False
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            if self.is_armed and index == 1:
+                self.is_armed = False
+                raise KeyboardInterrupt
+            return X_VAL[:8], Y_VAL[:8]
+
+    class Arm(Interrupt):
+        def on_train_batch_end(self, batch, logs=None):
+            pass
+
+        def on_train_end(self, logs=None):
+            data.is_armed = self.run == 0
+
+    data, wrapped = Data(), compiled(L2AllWeights(network()))
+    path = path_of(wrapped, validation_data=data, callbacks=[Arm(3)])
+    assert path.interrupted
+    assert wrapped.l2 == path.best["l2"]
+    loss = wrapped.evaluate(data, return_dict=True, verbose=0)["loss"]
+    assert loss == pytest.approx(path.best["val_loss"], rel=1e-5)
+
+
+class Fail(Interrupt):
+    def on_train_begin(self, logs=None):
+        super().on_train_begin()
+        if self.run == 0:
+            raise RuntimeError("no memory")
+
+
+def test_an_error_carries_what_was_done_before_it():
+    wrapped = compiled(L2AllWeights(network(), 0.7))
+    before = wrapped.get_weights()
+    with pytest.raises(RuntimeError, match="no memory") as caught:
+        path_of(wrapped, callbacks=[Fail(3)])
+    assert [record["l2"] for record in caught.value.path.records] == [0.3, 0.03]
+    for now, then in zip(wrapped.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 def test_interrupted_in_its_first_run_a_path_is_nothing():
     wrapped = compiled(L2AllWeights(network(), 0.7))
     before = wrapped.get_weights()
@@ -438,9 +484,28 @@ def test_data_sets_and_arrays_measure_the_same():
     model = compiled(L2AllWeights(network()))
     arguments = {"validation_data": VALIDATION, "epochs": 1, "verbose": 0}
     arguments = {**arguments, "restore_best_weights": False, "shuffle": False}
-    arrays = l2_path(model, X[:8], Y[:8], batch_size=8, **arguments)
-    batches = l2_path(model, OneBatch(), validation_batch_size=8, **arguments)
+    arrays = l2_path(model, X[:8], Y[:8], L2[:1], batch_size=8, **arguments)
+    batches = l2_path(
+        model, OneBatch(), l2=L2[:1], validation_batch_size=8, **arguments
+    )
     assert_same_runs(arrays, batches)
+    assert grid_from_data(model, OneBatch(), None) == grid_from_data(
+        model, X[:8], Y[:8]
+    )
+
+
+def test_several_inputs_and_outputs_in_dicts():
+    inputs = {"a": keras.Input((5,), name="a"), "b": keras.Input((3,), name="b")}
+    table = layers.Embedding(4, 2)(inputs["b"])
+    joined = layers.Concatenate()([inputs["a"], layers.Flatten()(table)])
+    model = keras.Model(inputs, {"one": layers.Dense(2, name="one")(joined)})
+    model.compile(keras.optimizers.SGD(0.01), {"one": "mse"})
+    x = {"a": X, "b": np.arange(72).reshape(24, 3) % 4}
+    path = l2_path(
+        model, x, {"one": Y}, None, (x, {"one": Y}), epochs=1, batch_size=24, verbose=0
+    )
+    assert len(path.records) == 12
+    assert all(np.isfinite(record["val_data_loss"]) for record in path.records)
 
 
 def test_callbacks_see_the_validation_data():
@@ -499,6 +564,13 @@ def test_a_path_prints_a_table():
         "interrupted: these are the runs that were done",
     ]
     assert repr(made_up(FIGURES)) == "<Path of 4 strengths, best l2=0.1>"
+
+
+def test_a_best_strength_at_the_edge_of_the_grid_is_said():
+    assert "try stronger" in str(made_up({1.0: [1], 0.1: [2]}))
+    assert "try weaker" in str(made_up({1.0: [2], 0.1: [1]}))
+    assert "try" not in str(made_up({1.0: [2], 0.0: [1]}))
+    assert "try" not in str(made_up({1.0: [2]}))
 
 
 def test_to_csv_is_read_by_pandas(tmp_path):
