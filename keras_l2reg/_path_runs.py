@@ -192,8 +192,13 @@ def runs_by(executor, model, task, strengths, chunksize, on_epoch):
             (strengths[first : first + chunksize], [*repeats])
             for first in range(0, len(strengths), chunksize)
         ]
-    backend = keras.backend.backend()
-    futures = [executor.submit(_work, backend, payload, *chunk) for chunk in chunks]
+    # Keras saves a model without the settings that it was made under.
+    settings = {
+        "backend": keras.backend.backend(),
+        "floatx": keras.config.floatx(),
+        "dtype_policy": keras.config.dtype_policy().name,
+    }
+    futures = [executor.submit(_work, settings, payload, *chunk) for chunk in chunks]
     try:
         for future in concurrent.futures.as_completed(futures):
             for run in future.result():
@@ -204,13 +209,15 @@ def runs_by(executor, model, task, strengths, chunksize, on_epoch):
             future.cancel()
 
 
-def _work(backend, payload, strengths, repeats):
-    if keras.backend.backend() != backend:
+def _work(settings, payload, strengths, repeats):
+    if keras.backend.backend() != settings["backend"]:
         raise RuntimeError(
-            f"Expected workers with KERAS_BACKEND={backend}, as here. "
+            f"Expected workers with KERAS_BACKEND={settings['backend']}, as here. "
             f"Received: a worker with KERAS_BACKEND={keras.backend.backend()}"
         )
     with _ONE_AT_A_TIME:
+        keras.config.set_floatx(settings["floatx"])
+        keras.config.set_dtype_policy(settings["dtype_policy"])
         model, task = _unpacked(payload)
         return list(runs(model, task, strengths, repeats))
 

@@ -11,8 +11,14 @@ import pytest
 from keras import layers
 from sklearn.linear_model import Ridge
 
-from keras_l2reg import L2AllWeights, Path, attach, l2_path, set_weight_decay
-from keras_l2reg._path_runs import grid_from_data
+from keras_l2reg import (
+    L2AllWeights,
+    Path,
+    _path_runs,
+    attach,
+    l2_path,
+    set_weight_decay,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 5)).astype("float32")
@@ -298,6 +304,24 @@ def test_workers_measure_what_is_measured_here(kind, warm, request):
     np.testing.assert_allclose(here.predict(X), there.predict(X), rtol=1e-4, atol=1e-6)
 
 
+def test_workers_scale_the_loss_of_half_precision_as_here(threads):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        wrapped = compiled(L2AllWeights(network()))
+        arguments = {"epochs": 1, "restore_best_weights": False}
+        here = path_of(wrapped, [0.1], **arguments)
+        there = path_of(wrapped, [0.1], executor=threads, **arguments)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert_same_runs(here, there)
+
+
+def test_a_worker_with_another_backend_is_refused():
+    settings = {"backend": "openvino", "floatx": "float32", "dtype_policy": "float32"}
+    with pytest.raises(RuntimeError, match="KERAS_BACKEND=openvino"):
+        _path_runs._work(settings, b"", [0.1], [0])
+
+
 def test_what_does_not_pickle_is_said(threads):
     model = compiled(network())
     config = model.get_config()
@@ -489,9 +513,8 @@ def test_data_sets_and_arrays_measure_the_same():
         model, OneBatch(), l2=L2[:1], validation_batch_size=8, **arguments
     )
     assert_same_runs(arrays, batches)
-    assert grid_from_data(model, OneBatch(), None) == grid_from_data(
-        model, X[:8], Y[:8]
-    )
+    grid = _path_runs.grid_from_data(model, OneBatch(), None)
+    assert grid == _path_runs.grid_from_data(model, X[:8], Y[:8])
 
 
 def test_several_inputs_and_outputs_in_dicts():
