@@ -13,6 +13,7 @@ validation STIX, test Computer Modern. So a network that learned its fonts by
 heart, and not the letters, is found out.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -21,6 +22,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import ClassVar
 
 import matplotlib
 import numpy as np
@@ -78,7 +80,7 @@ def load_glyphs(
         arrays = []
         for number, names in enumerate(fonts):
             arrays += render_fonts(names, per_font, noise, (seed, number))
-        return dict(zip(ARRAYS, arrays))
+        return dict(zip(ARRAYS, arrays, strict=True))
 
     if cache is False:
         arrays = render()
@@ -121,10 +123,11 @@ def render_fonts(fonts, per_font, noise, seed):
     """Shuffled uint8 images `(n, 28, 28)` of all fonts, and their labels."""
     rng = np.random.default_rng(seed)
     labels = np.tile(np.arange(per_font) % len(LETTERS), len(fonts))
+    paths = [font_path(name) for name in fonts]
     clean = np.stack(
         [
             render_letter(path, LETTERS[label], rng)
-            for path, row in zip(map(font_path, fonts), np.split(labels, len(fonts)))
+            for path, row in zip(paths, np.split(labels, len(fonts)), strict=True)
             for label in row
         ]
     )
@@ -175,10 +178,9 @@ def cached(path, make):
             return {name: stored[name] for name in ARRAYS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         arrays = make()
-    try:
+    # A home that cannot be written to costs time, not the run.
+    with contextlib.suppress(OSError):
         save_atomically(path, arrays)
-    except OSError:
-        pass  # A home that cannot be written to costs time, not the run.
     return arrays
 
 
@@ -286,7 +288,7 @@ class PickledArray:
 class ArrayUnpickler(pickle.Unpickler):
     """An unpickler that knows numpy arrays of numbers, and nothing else."""
 
-    known = {
+    known: ClassVar = {
         "numpy.dtype": PickledDtype,
         "numpy.ndarray": PickledArray,
         "numpy.core.multiarray._reconstruct": PickledArray,

@@ -95,7 +95,7 @@ def functional_several_inputs_and_outputs():
     return keras.Model(inputs, [layers.add([a, b]), b])
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(__name__)
 class Subclassed(keras.Model):
     def __init__(self, units=4, **kwargs):
         super().__init__(**kwargs)
@@ -123,7 +123,7 @@ def subclassed_built():
     return model
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(__name__)
 class Nameless(keras.Model):
     """Its layers have the names that Keras makes up, in lists of layers."""
 
@@ -177,7 +177,7 @@ def shared_model():
     return keras.Model([a, b], layers.subtract([tower(a), tower(b)]))
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(__name__)
 class Transposed(layers.Layer):
     """Multiplies with a variable that belongs to another layer, and tracks it too."""
 
@@ -189,7 +189,7 @@ class Transposed(layers.Layer):
         return ops.matmul(inputs, ops.transpose(self.tied))
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(__name__)
 class Autoencoder(keras.Model):
     """The decoder's kernel is the encoder's, transposed."""
 
@@ -478,7 +478,7 @@ def conv_3d():
     )
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(__name__)
 class LanguageModel(keras.Model):
     def __init__(self, tie_weights=True, **kwargs):
         super().__init__(**kwargs)
@@ -532,7 +532,7 @@ def spectral_normalization():
 # --- Custom layers ---------------------------------------------------------------
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(__name__)
 class Bare(layers.Layer):
     """Makes its weights without a thought of regularizers."""
 
@@ -555,7 +555,7 @@ def custom_bare_weight_unbuilt():
     return keras.Sequential([Bare(name="bare"), layers.Dense(2, name="head")])
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(__name__)
 class Twins(layers.Layer):
     """Two weights of one name, that Keras does not keep from happening."""
 
@@ -572,7 +572,7 @@ def custom_weights_of_one_name():
     return around(Twins(name="twins"), shape=(6,))
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(__name__)
 class Regularized(layers.Layer):
     """Carries a regularizer of its own, as Keras' layers do."""
 
@@ -600,7 +600,7 @@ def custom_with_regularizer():
     return keras.Sequential([Regularized(name="own")])
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(__name__)
 class Residual(layers.Layer):
     """A layer of layers and of a weight of its own, made in `build`."""
 
@@ -623,7 +623,7 @@ def model_with_own_weight():
     return OwnWeight()
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(__name__)
 class OwnWeight(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

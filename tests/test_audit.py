@@ -533,7 +533,7 @@ def test_equal_kernels_are_not_duplicated():
     model = mlp(l2(0.01), l2(0.01))
     for layer in model.layers:
         layer.kernel.regularizer = lambda w: 0.01 * ops.mean(ops.square(w))
-        layer.kernel.assign(ops.ones_like(layer.kernel))
+        layer.kernel.assign(ops.ones(layer.kernel.shape))
     assert where(model, "duplicated") == []
 
 
@@ -689,7 +689,7 @@ def test_edge_optimizer():
     assert _keras.optimizer_for(model, kernel) is None
     compiled(model, keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW()))
     optimizer = _keras.optimizer_for(model, kernel)
-    assert type(optimizer) is keras.optimizers.AdamW
+    assert optimizer is model.optimizer.inner_optimizer
     assert _keras.decays(optimizer, kernel)
     assert not _keras.decays(keras.optimizers.SGD(), kernel)
 

@@ -6,6 +6,7 @@ import pickle
 import struct
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 # The examples are scripts, not a package: Python finds them by their directory.
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
-import glyphs  # noqa: E402
+import glyphs
 
 FONTS = glyphs.TRAIN_FONTS + glyphs.VALID_FONTS + glyphs.TEST_FONTS
 
@@ -87,7 +88,7 @@ def test_splits_share_no_font_and_no_family():
 
 @pytest.mark.parametrize("shared", ["valid_fonts", "test_fonts"])
 def test_a_font_in_two_splits_is_refused(shared):
-    with pytest.raises(ValueError, match="repeated: .*DejaVuSans"):
+    with pytest.raises(ValueError, match=r"repeated: .*DejaVuSans"):
         small(**{shared: ["DejaVuSans"]})
 
 
@@ -214,7 +215,7 @@ class Python2Pickler(pickle._Pickler):
         self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
         self.memoize(value)
 
-    dispatch = {**pickle._Pickler.dispatch, str: save_str, bytes: save_str}
+    dispatch: ClassVar = {**pickle._Pickler.dispatch, str: save_str, bytes: save_str}
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -260,7 +261,7 @@ def crafted_array(dtype, state):
     [
         lambda marker: Call(os.system, f"touch {marker}"),
         lambda marker: Call(exec, f"open({str(marker)!r}, 'w')"),
-        lambda marker: Call(getattr(io, "open"), str(marker), "w"),
+        lambda marker: Call(io.open, str(marker), "w"),
         lambda marker: Call(Path.touch, Path(marker)),
         lambda marker: Call(np.savetxt, str(marker), [1]),
         lambda marker: Call(np.memmap, str(marker), "uint8", "w+", 0, 1),
@@ -304,7 +305,7 @@ def test_arrays_of_other_things_are_refused(tmp_path, array):
     "pickled", [b"", b"text", b"\x80\x02}", pickle.dumps(notmnist())[:500]]
 )
 def test_a_damaged_file_is_refused(tmp_path, pickled):
-    with pytest.raises(pickle.UnpicklingError, match="Can't read .*notMNIST.pickle"):
+    with pytest.raises(pickle.UnpicklingError, match=r"Can't read .*notMNIST\.pickle"):
         read(tmp_path, pickled)
 
 

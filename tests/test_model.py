@@ -49,7 +49,7 @@ def nested():
     return keras.Sequential([keras.Input((4,)), functional(), layers.Dense(2)])
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Subclassed(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -284,7 +284,7 @@ def test_no_loss_but_the_penalty():
 
 
 def test_activity_regularizers_and_add_loss_count_as_data_loss():
-    @keras.saving.register_keras_serializable("tests")
+    @keras.saving.register_keras_serializable(__name__)
     class Extra(layers.Layer):
         def call(self, x):
             self.add_loss(0.25 * ops.mean(ops.square(x)))

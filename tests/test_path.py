@@ -136,7 +136,7 @@ def test_the_default_grid_begins_where_the_penalty_pulls_ten_times_as_hard():
 # --------------------------------------------------------------------- one trace
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Counter(layers.Layer):
     """Counts how often Python runs it: on TensorFlow and JAX, at each trace."""
 
