@@ -1,0 +1,69 @@
+"""Figures of matplotlib that pyplot does not know of, and that are saved whole.
+
+>>> import tempfile
+>>> file = pathlib.Path(tempfile.mkdtemp(), "empty.png")
+>>> save_picture(new_figure(), file)
+>>> file.read_bytes()[1:4]
+b'PNG'
+"""
+
+import io
+import os
+import pathlib
+
+
+def new_figure(height=4.0):
+    """A figure of its own, `height` inches high, that pyplot does not know of.
+
+    Raises:
+        ImportError: matplotlib is missing; the message names the extra.
+
+    >>> new_figure().get_size_inches().tolist()
+    [6.4, 4.0]
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Pictures need matplotlib: pip install 'keras_l2reg[plot]'"
+        ) from error
+    # pyplot would want a screen, and keep every figure alive.
+    return Figure(figsize=(6.4, height), layout="constrained")
+
+
+def save_picture(picture, file, **arguments):
+    """Save a picture; a full disk leaves what was there, no half of a file.
+
+    Args:
+        picture: What `plot_penalties`, `plot_path` or `plot_weights` returned, or
+            any other matplotlib axes or figure.
+        file: The path to write to; its suffix tells the format, `.png` or `.pdf`
+            for example.
+        **arguments: Further arguments of `matplotlib.figure.Figure.savefig`, such
+            as `dpi`.
+
+    Raises:
+        ValueError: the suffix is no format that matplotlib knows.
+        OSError: the file can't be written.
+
+    Example:
+
+    >>> import tempfile
+    >>> ax = new_figure().add_subplot()
+    >>> save_picture(ax, pathlib.Path(tempfile.mkdtemp(), "empty.pdf"))
+
+    Source: `matplotlib.figure.Figure.savefig`.
+    """
+    target = pathlib.Path(file).resolve()
+    new = target.with_name(f".{target.name}.{os.getpid()}")
+    arguments.setdefault("format", target.suffix[1:] or "png")
+    # By way of memory: matplotlib's PDF writer meets a full disk with an error that
+    # does not tell of it.
+    content = io.BytesIO()
+    # Axes may sit in a subfigure; a figure's figure is itself.
+    picture.figure.figure.savefig(content, **arguments)
+    try:
+        new.write_bytes(content.getvalue())
+        os.replace(new, target)
+    finally:
+        new.unlink(missing_ok=True)
