@@ -1,22 +1,22 @@
 """audit: what about a model's penalties is not as it seems.
 
-================  ========  ====================================================
-code              severity  what
-================  ========  ====================================================
-never-applied     error     layer attribute set after build: shown, not trained
-stale-trace       error     penalties changed since `fit` or `evaluate` traced
-half-precision    error     the penalty overflows float16
-duplicated        error     several terms are one and the same penalty
-lost-on-save      warning   the config does not carry the penalty
-last-layer-only   warning   only the final layer's kernel has a penalty
-uncovered         warning   kernels without a penalty, while others have one
-double-decay      warning   L2 and the optimizer's `weight_decay` on one weight
-norm-or-bias      warning   a bias or a normalization's weight has a penalty
-dominates         warning   the penalty outweighs the data's loss (wants a batch)
-frozen            info      the weight is frozen, its penalty is left out
-coupled-adaptive  info      L2 with an Adam-like optimizer is no weight decay
-scale-invariant   info      a normalization takes the kernel's scale out again
-================  ========  ====================================================
+| code             | severity | what                                                  |
+|------------------|----------|-------------------------------------------------------|
+| never-applied    | error    | layer attribute set after build: shown, not trained   |
+| stale-trace      | error    | penalties changed since `fit` or `evaluate` traced    |
+| half-precision   | error    | the penalty overflows float16                         |
+| duplicated       | error    | several terms are one and the same penalty            |
+| lost-on-save     | warning  | the config does not carry the penalty                 |
+| last-layer-only  | warning  | only the final layer's kernel has a penalty           |
+| uncovered        | warning  | kernels without a penalty, while others have one      |
+| double-decay     | warning  | L2 and the optimizer's `weight_decay` on one weight   |
+| norm-or-bias     | warning  | a bias or a normalization's weight has a penalty      |
+| dominates        | warning  | the penalty outweighs the data's loss (wants a batch) |
+| frozen           | info     | the weight is frozen, its penalty is left out         |
+| coupled-adaptive | info     | L2 with an Adam-like optimizer is no weight decay     |
+| scale-invariant  | info     | a normalization takes the kernel's scale out again    |
+
+`keras_l2reg.guide` has a page on each: what happens in plain Keras, why, and the way.
 
 >>> model = keras.Sequential(
 ...     [keras.Input((4,)), keras.layers.Dense(3),

@@ -1,7 +1,6 @@
 """How it works: a penalty's three places of truth.
 
-![persistence, effect and trace; who copies them, who writes them, who reads
-them](places.svg)
+![Persistence, effect and trace: who writes and who reads them](places.svg)
 
 Keras holds the truth about a weight's penalty in three places:
 
@@ -54,38 +53,56 @@ The places disagree:
 
 | page | what happens in plain Keras |
 |---|---|
-| [never-applied](guide/never_applied.html) | set on a built layer: shown, saved, not trained |
-| [lost-on-save](guide/lost_on_save.html) | set on the weight: gone after save, load, clone |
-| [stale-trace](guide/stale_trace.html) | set after `fit`: the old step goes on |
-| [LoRA](guide/lora.html) | set on a LoRA layer's kernel: gone at once |
+| [never-applied][] | set on a built layer: shown, saved, not trained |
+| [lost-on-save][] | set on the weight: gone after save, load, clone |
+| [stale-trace][] | set after `fit`: the old step goes on |
+| [LoRA][] | set on a LoRA layer's kernel: gone at once |
 
 They agree, on something else than you meant:
 
 | page | what happens in plain Keras |
 |---|---|
-| [last-layer-only](guide/last_layer_only.html) | one layer has a penalty, the others none |
-| [uncovered](guide/uncovered.html) | some kernels were forgotten |
-| [norm-or-bias](guide/norm_or_bias.html) | biases and scales were not meant |
-| [duplicated](guide/duplicated.html) | several terms are the last layer's |
-| [frozen](guide/frozen.html) | a frozen weight's penalty leaves the loss |
-| [half the sum](guide/half_sum.html) | the tutorial's strength is twice yours |
-| [dominates](guide/dominates.html) | the loss is mostly penalty |
-| [half-precision](guide/half_precision.html) | the penalty is infinite |
+| [last-layer-only][] | one layer has a penalty, the others none |
+| [uncovered][] | some kernels were forgotten |
+| [norm-or-bias][] | biases and scales were not meant |
+| [duplicated][] | several terms are the last layer's |
+| [frozen][] | a frozen weight's penalty leaves the loss |
+| [half the sum][] | the tutorial's strength is twice yours |
+| [dominates][] | the loss is mostly penalty |
+| [half-precision][] | the penalty is infinite |
 
 They agree, and L2 is not what it is taken for:
 
 | page | what happens in plain Keras |
 |---|---|
-| [double-decay](guide/double_decay.html) | L2 and `weight_decay` on one weight |
-| [coupled-adaptive](guide/coupled_adaptive.html) | L2 with Adam is no weight decay |
-| [scale-invariant](guide/scale_invariant.html) | L2 before a normalization |
+| [double-decay][] | L2 and `weight_decay` on one weight |
+| [coupled-adaptive][] | L2 with Adam is no weight decay |
+| [scale-invariant][] | L2 before a normalization |
 
 ## Beyond
 
-[Strengths](guide/strengths.html): the same penalty in scikit-learn, torch and
-TensorFlow. [What cannot be done](guide/cannot.html), and why.
+[Strengths][]: the same penalty in scikit-learn, torch and
+TensorFlow. [What cannot be done][], and why.
 
 Examples: `notmnist`, the question that this package answers; `pretrained`, a gentler
 penalty on a backbone; `custom_loop`, without `fit`; `distributed`, on many devices;
 `glyphs`, their letters.
+
+[never-applied]: guide/never_applied.html
+[lost-on-save]: guide/lost_on_save.html
+[stale-trace]: guide/stale_trace.html
+[LoRA]: guide/lora.html
+[last-layer-only]: guide/last_layer_only.html
+[uncovered]: guide/uncovered.html
+[norm-or-bias]: guide/norm_or_bias.html
+[duplicated]: guide/duplicated.html
+[frozen]: guide/frozen.html
+[half the sum]: guide/half_sum.html
+[dominates]: guide/dominates.html
+[half-precision]: guide/half_precision.html
+[double-decay]: guide/double_decay.html
+[coupled-adaptive]: guide/coupled_adaptive.html
+[scale-invariant]: guide/scale_invariant.html
+[Strengths]: guide/strengths.html
+[What cannot be done]: guide/cannot.html
 """

@@ -4,10 +4,9 @@
 
 >>> import keras
 >>> x, y = keras.ops.ones((8, 4)), keras.ops.ones((8, 1))
->>> layer = keras.layers.Dense(
-...     1, kernel_initializer="ones", kernel_regularizer="l2", name="out")
+>>> layer = keras.layers.Dense(1, kernel_initializer="ones", name="out",
+...                            kernel_regularizer=keras.regularizers.L2(10.0))
 >>> model = keras.Sequential([keras.Input((4,)), layer])
->>> layer.kernel.regularizer = layer.kernel_regularizer = keras.regularizers.L2(10.0)
 >>> model.compile(keras.optimizers.SGD(0.01), "mse")
 >>> losses = model.fit(x, y, epochs=3, verbose=0).history["loss"]
 >>> losses[0] > losses[1] > losses[2]

@@ -3,16 +3,16 @@
 **In plain Keras** a function that is made in a loop sees the loop's last value:
 
 >>> import keras
->>> layers = [keras.layers.Dense(units, kernel_initializer="ones", name=f"dense_{units}")
-...           for units in (3, 2)]
->>> model = keras.Sequential([keras.Input((4,)), *layers])
->>> for layer in layers:
+>>> a = keras.layers.Dense(3, kernel_initializer="ones", name="a")
+>>> b = keras.layers.Dense(2, kernel_initializer="ones", name="b")
+>>> model = keras.Sequential([keras.Input((4,)), a, b])
+>>> for layer in model.layers:
 ...     layer.kernel.regularizer = lambda w: 0.5 * keras.ops.sum(layer.kernel**2)
 >>> [float(keras.ops.convert_to_numpy(term)) for term in model.losses]
 [3.0, 3.0]
 
-The first ought to be 6.0. The sum looks right in number of terms, but the penalty is
-on the last layer twice, and on the first not at all.
+There are as many terms as layers, but the first ought to be 6.0: the penalty is on the
+last layer twice, and on the first not at all.
 
 **Why.** The effect is in its place, and is the wrong function: Python looks `layer` up
 when the function is called, after the loop. So do `add_loss(lambda: ...)` in Keras 2,
@@ -22,7 +22,7 @@ and a shared layer that adds its penalty in `call`, once for each use.
 
 >>> from keras_l2reg import attach, audit
 >>> [f.where for f in audit(model) if f.code == "duplicated"]
-[('dense_3/kernel', 'dense_2/kernel')]
+[('a/kernel', 'b/kernel')]
 
 **With keras_l2reg** a regularizer gets its weight as an argument, and each weight is
 found once, however often it is shared:

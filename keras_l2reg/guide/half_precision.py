@@ -8,9 +8,10 @@
 inf
 
 **Why.** The three places agree. float16 ends at 65504, and Keras adds the squares up
-in the weight's own type, before it multiplies with the strength. The loss is infinite,
-its gradient NaN or zero, and training is over at the first step. With the policy
-`mixed_float16` the weights are float32, and all is well.
+in the weight's own type, before it multiplies with the strength. The gradient, `2 * l2
+* w`, is finite, so the weights do shrink; but a loss of `inf` tells early stopping,
+checkpoints and loss scaling nothing. TensorFlow will not even add a float16 term to a
+float32 loss. With the policy `mixed_float16` the weights are float32, and all is well.
 
 **What `audit` says**
 

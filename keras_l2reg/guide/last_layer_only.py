@@ -20,11 +20,8 @@ weights by a number and multiplying the hidden ones with it.
 **What `audit` says**
 
 >>> from keras_l2reg import L2AllWeights, audit
->>> for finding in audit(model):
-...     print(finding.code, finding.where)
-...     print(finding.message)
-last-layer-only ('output/kernel',)
-Only the last layer has a penalty; the other 1 kernels have none.
+>>> [(finding.code, finding.where) for finding in audit(model)]
+[('last-layer-only', ('output/kernel',))]
 
 **With keras_l2reg** it is on all of them. What that does, `notmnist` shows.
 

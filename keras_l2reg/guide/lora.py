@@ -16,7 +16,7 @@ False
 **Why.** The effect was written on a tensor that nobody keeps. The weights are now the
 kernel as it was, frozen, and two small factors `a` and `b`, which are trained; the
 layer computes with `kernel + lora_alpha / lora_rank * a @ b`. The factors have a
-penalty if the layer had a regularizer before `enable_lora`, and only then.
+penalty if the layer had a `kernel_regularizer` before `enable_lora`, and only then.
 
 **What `audit` says.** Nothing: there is no penalty, and no trace of the attempt.
 

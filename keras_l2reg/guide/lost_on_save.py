@@ -40,6 +40,5 @@ itself, keeps the penalty:
 >>> len(wrapped.losses), len(again.losses), again.l2
 (1, 1, 0.01)
 
-Source: [Keras on saving](https://keras.io/guides/serialization_and_saving/), "the
-config is what `get_config` returns".
+Source: [Keras on saving](https://keras.io/guides/serialization_and_saving/).
 """

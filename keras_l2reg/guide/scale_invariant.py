@@ -28,10 +28,11 @@ steps. L2 is here a part of the learning rate's schedule.
 **With keras_l2reg** it is the same: nothing is wrong, and many good recipes have it.
 Tune strength and learning rate together; or leave these kernels out:
 
->>> head = keras.layers.Dense(1, name="head")
->>> model = keras.Sequential([*keras.models.clone_model(model).layers, head])
->>> _ = model(x)
->>> model = attach(model, 0.01, multipliers={"dense/*": 0}, existing="replace")
+>>> dense = keras.layers.Dense(3, use_bias=False, name="dense")
+>>> norm, head = keras.layers.BatchNormalization(), keras.layers.Dense(1, name="head")
+>>> model = keras.Sequential([keras.Input((4,)), dense, norm, head])
+>>> len(attach(model, 0.01, multipliers={"dense/*": 0}).losses)
+1
 
 Source: van Laarhoven, [L2 Regularization versus Batch and Weight Normalization](
 https://arxiv.org/abs/1706.05350), 2017.

@@ -39,6 +39,6 @@ The strength of `L2AllWeights` is read by the step each time, without a new trac
 >>> round(after["penalty"] - before["penalty"], 4)
 0.04
 
-Source: [Keras' FAQ](https://keras.io/getting_started/faq/) on `trainable`: "you will
-need to call `compile()`", true of all that a step is made from.
+Source: [Keras on transfer learning](https://keras.io/guides/transfer_learning/), on
+`compile` and `trainable`; it is true of all that a step is made from.
 """
