@@ -12,6 +12,7 @@
 | `LogisticRegression(C)` | `C * sum(crossentropy) + sum(w**2) / 2` | `0.5 / (C * n)` |
 
 (1) Without momentum, which torch's decay goes through, as L2 does, and Keras' does not.
+
 (2) With k outputs.
 
 Ridge goes with Keras' `"mse"`, the mean over samples and outputs; LogisticRegression
