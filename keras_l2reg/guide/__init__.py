@@ -84,9 +84,9 @@ They agree, and L2 is not what it is taken for:
 [Strengths][]: the same penalty in scikit-learn, torch and
 TensorFlow. [What cannot be done][], and why.
 
-Examples: `notmnist`, the question that this package answers; `tune`, the search for a
-strength; `pretrained`, a gentler penalty on a backbone; `custom_loop`, without `fit`;
-`distributed`, on many devices; `glyphs`, their letters.
+Examples, all of them beside the front page: `notmnist`, the question that this package
+answers; `tune`, the search for a strength; `pretrained`, a gentler penalty on a
+backbone; `custom_loop`, without `fit`; `distributed`, on many devices.
 
 [never-applied]: guide/never_applied.html
 [lost-on-save]: guide/lost_on_save.html
