@@ -252,19 +252,22 @@ def plot(chosen, path):
     """Save each layer's penalty and norm over the epochs, model by model."""
     figure = Figure(figsize=(9, 6), layout="constrained")
     grid = figure.subplots(2, 2, sharex=True)
-    for row, what in zip(grid, ("penalty", "norm"), strict=True):
+    units = {"penalty": "penalty (units of the loss)", "norm": "norm (root of sum w²)"}
+    for row, what in zip(grid, units, strict=True):
+        row[0].set_ylabel(units[what])
         for ax, layer in zip(row, LAYERS, strict=True):
             # From broad to narrow, so that equal lines don't hide each other.
             for k, (name, group) in enumerate(chosen.items()):
                 values = curve(group, f"{what}/{layer}/kernel")
                 epochs = np.arange(1, len(values) + 1)
+                style = {"color": f"C{k}", "lw": 6 - 2 * k, "ls": ("-", "--", "-")[k]}
                 if values.any():  # no penalty, no line
-                    ax.plot(epochs, values, color=f"C{k}", lw=6 - 2 * k, label=name)
-            ax.set(title=f"{layer} kernel: {what}", yscale="log")
+                    ax.plot(epochs, values, label=name, **style)
+            ax.set(title=f"{layer} kernel", yscale="log")
             ax.legend(frameon=False, fontsize="small")
     for ax in grid[-1]:
-        ax.set_xlabel("epoch")
-    figure.savefig(path, dpi=120)
+        ax.set_xlabel("epoch (mean over the seeds)")
+    figure.savefig(path, dpi=100)
 
 
 # ---------------------------------------------------------------- command line

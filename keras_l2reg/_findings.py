@@ -106,8 +106,9 @@ def last_layer_only(subject):
             "last-layer-only",
             "warning",
             names_of(with_penalty),
-            f"Only the last layer has a penalty; the other {len(without)} kernels "
-            "have none.",
+            "Only the last layer has a penalty; these kernels have none: "
+            f"{', '.join(w.name for w in without[:5])}"
+            f"{', ...' if len(without) > 5 else '.'}",
             "Cover all layers: L2AllWeights(model, l2=...) or attach(model, ...).",
         )
     return Finding(

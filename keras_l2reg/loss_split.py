@@ -27,15 +27,14 @@ class LossSplit(keras.metrics.Metric):
 
     def __init__(self, name="loss_split"):
         super().__init__(name=name, dtype="float32")
-        self.totals = self.add_variable((2,), "zeros", name="totals")
-        self.count = self.add_variable((), "zeros", name="count")
+        # Sums of both and the count of samples, in one: each variable costs a step.
+        self.sums = self.add_variable((3,), "zeros", name="sums")
 
     def update_state(self, data_loss, penalty, sample_weight=1):
-        count = ops.cast(sample_weight, "float32")
-        pair = ops.stack([ops.cast(v, "float32") for v in (data_loss, penalty)])
-        self.totals.assign_add(count * pair)
-        self.count.assign_add(count)
+        values = (data_loss, penalty, 1.0)
+        row = ops.stack([ops.cast(value, "float32") for value in values])
+        self.sums.assign_add(ops.cast(sample_weight, "float32") * row)
 
     def result(self):
-        means = self.totals / ops.maximum(self.count, 1.0)
+        means = self.sums[:2] / ops.maximum(self.sums[2], 1.0)
         return {"data_loss": means[0], "penalty": means[1]}
