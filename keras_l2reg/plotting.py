@@ -219,17 +219,16 @@ def _mark_strengths(path, ax):
 
 
 def _scale_strengths(path, ax):
-    # Limits and ticks of our own: matplotlib's go below 0, fall between 0 and the
-    # weakest strength, and fail for a single one.
     strengths = [r["l2"] for r in path.records]
     positive = [l2 for l2 in strengths if l2 > 0] or [1.0]
     low, high = min(positive), max(positive)
     if 0 in strengths:
         ax.set_xscale("symlog", linthresh=low)
-        ax.set_xlim(-0.2 * low, 1.5 * high)
     else:
         ax.set_xscale("log")
+        # Limits of our own: matplotlib's fail for a single strength.
         ax.set_xlim(low / 1.5, 1.5 * high)
+    # Ticks of our own: matplotlib's may stand between 0 and the weakest strength.
     first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
     decades = [10.0**k for k in range(first, last + 1)] or [low, high]
     ax.set_xticks([*[0.0] * (0 in strengths), *decades])
