@@ -1,5 +1,6 @@
 """attach and detach: effect, persistence and trace stay in step."""
 
+import contextlib
 import warnings
 
 import keras
@@ -141,6 +142,18 @@ def test_failed_call_leaves_the_model_as_it_was(arguments):
         attach(model, **arguments)
     after = [w.regularizer for w in model.weights], model.get_config(), losses(model)
     assert before == after
+    assert not detach(model).losses
+
+
+def test_function_is_taken_or_refused_before_anything_changes():
+    # Keras takes plain functions as of 3.15.
+    model = attach(network(), 0.1)
+    expected = losses(model)
+    with contextlib.suppress(ValueError):
+        attach(model, lambda w: keras.ops.sum(keras.ops.abs(w)))
+        values = [keras.ops.convert_to_numpy(kernel) for kernel in kernels(model)]
+        expected = [np.sum(np.abs(value)) for value in values]
+    assert losses(model) == pytest.approx(expected)
     assert not detach(model).losses
 
 

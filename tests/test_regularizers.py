@@ -21,7 +21,7 @@ PENALTIES = {
     "Sum": (Sum([L2(0.3), L2Loss(0.2)]), lambda w: 0.4 * np.sum(w**2)),
     "zero": (L2(0), lambda w: 0.0),
     "mixed": (
-        Sum([Scaled(keras.regularizers.L1(0.2), 0.5), L2(0.3)]),
+        Sum([Scaled(keras.regularizers.L1L2(l1=0.2), 0.5), L2(0.3)]),
         lambda w: 0.1 * np.sum(np.abs(w)) + 0.3 * np.sum(w**2),
     ),
 }
