@@ -73,9 +73,11 @@ def replicas():
 def optimizer_for(model, variable):
     """The optimizer that really updates `variable`, or `None` if there is none."""
     optimizer = getattr(model, "optimizer", None)
+    # Loss scaling stands around a `MultiOptimizer`, never within.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if hasattr(optimizer, "_optimizer_map"):
         optimizer = optimizer._optimizer_map(variable)
-    return getattr(optimizer, "inner_optimizer", optimizer)
+    return optimizer
 
 
 def decays(optimizer, variable):

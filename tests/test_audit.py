@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_l2reg import L2, Finding, Findings, L2AllWeights, _keras, attach, audit
+from keras_l2reg import L2, Finding, Findings, L2AllWeights, attach, audit
 
 BACKEND = keras.backend.backend()
 never_stale_on_torch = pytest.mark.skipif(BACKEND == "torch", reason="torch is eager")
@@ -676,60 +676,3 @@ def test_table_shortens_long_lists_and_takes_names_as_they_are():
 def test_bad_arguments(call, error, match):
     with pytest.raises(error, match=match):
         call()
-
-
-# the private edge: these fail loudly if Keras changes what audit leans on
-
-
-def test_edge_consumers():
-    inputs = keras.Input((4,))
-    a, b = layers.Dense(3, name="a"), layers.Dense(3, name="b")
-    hidden = a(inputs)
-    found = _keras.consumers(keras.Model(inputs, [b(hidden), hidden]))
-    assert found[id(a)] == [b, None]
-    assert found[id(b)] == [None]
-    sequence = clean()
-    first, last = sequence.layers
-    assert _keras.consumers(sequence)[id(first)] == [last]
-
-
-def test_edge_optimizer():
-    model = clean()
-    kernel = model.layers[0].kernel
-    assert _keras.optimizer_for(model, kernel) is None
-    compiled(model, keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW()))
-    optimizer = _keras.optimizer_for(model, kernel)
-    assert optimizer is model.optimizer.inner_optimizer
-    assert _keras.decays(optimizer, kernel)
-    assert not _keras.decays(keras.optimizers.SGD(), kernel)
-
-
-def test_edge_fresh_data_loss():
-    x, y = data()
-    model = compiled(clean())
-    loss = _keras.fresh_data_loss(model)(y, model(x))
-    expected = np.mean((model.predict(x, verbose=0) - y) ** 2)
-    np.testing.assert_allclose(float(ops.convert_to_numpy(loss)), expected, rtol=1e-5)
-    assert not model._compile_loss.built
-
-
-def test_edge_losses_kept():
-    x, _ = data()
-    model = mlp(activity_regularizer="l2")
-    model(x)
-    before = [float(ops.convert_to_numpy(term)) for term in model.losses]
-    with _keras.losses_kept(model):
-        model(x * 2)
-    assert [float(ops.convert_to_numpy(term)) for term in model.losses] == before
-
-
-@never_stale_on_torch
-def test_edge_compiled_steps_are_found():
-    x, y = data()
-    model = compiled(clean())
-    model.fit(x, y, batch_size=4, verbose=0)
-    programs = {"tensorflow": _keras._tf_programs, "jax": _keras._jax_programs}
-    pairs = list(programs[BACKEND](model, "train", (x, y)))
-    assert len(pairs) == 1
-    old, new = pairs[0]
-    assert old and old == new()

@@ -3,10 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 from models import VECTORS, around
 
 from keras_l2reg import _keras
+
+TARGETS = np.ones((4, 2), "float32")
+BACKEND = keras.backend.backend()
+never_stale_on_torch = pytest.mark.skipif(BACKEND == "torch", reason="torch is eager")
 
 
 def network():
@@ -58,9 +62,9 @@ def test_traced_functions():
     assert _keras.traced_functions(model) == []
     model.compile("sgd", "mse")
     assert _keras.traced_functions(model) == []
-    model.fit(VECTORS, np.zeros((4, 2)), verbose=0)
+    model.fit(VECTORS, TARGETS, verbose=0)
     assert _keras.traced_functions(model) == ["train"]
-    model.evaluate(VECTORS, np.zeros((4, 2)), verbose=0)
+    model.evaluate(VECTORS, TARGETS, verbose=0)
     assert _keras.traced_functions(model) == ["train", "test"]
     before = model.train_function
     model.make_train_function(force=True)
@@ -74,11 +78,11 @@ def test_sync_state_within_an_epoch():
         def on_train_batch_end(self, batch, logs=None):
             _keras.sync_state(self.model)
             kernel = self.model.get_layer("b").kernel
-            seen.append(keras.ops.convert_to_numpy(kernel).copy())
+            seen.append(ops.convert_to_numpy(kernel).copy())
 
     model = network()
     model.compile(keras.optimizers.SGD(0.1), "mse")
-    model.fit(VECTORS, np.ones((4, 2)), batch_size=2, verbose=0, callbacks=[Reader()])
+    model.fit(VECTORS, TARGETS, batch_size=2, verbose=0, callbacks=[Reader()])
     assert len(seen) == 2
     assert not np.array_equal(*seen)
 
@@ -86,6 +90,102 @@ def test_sync_state_within_an_epoch():
 def test_traces_constants_and_replicas():
     assert _keras.traces_constants() == (keras.backend.backend() == "jax")
     assert _keras.replicas() == 1
+
+
+def test_optimizer_for_and_decays():
+    model = network()
+    kernel = model.get_layer("b").kernel
+    assert _keras.optimizer_for(model, kernel) is None
+    optimizer = keras.optimizers.AdamW()
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer))
+    assert _keras.optimizer_for(model, kernel) is optimizer
+    assert _keras.decays(optimizer, kernel)
+    assert not _keras.decays(keras.optimizers.SGD(), kernel)
+    optimizer.exclude_from_weight_decay([kernel])
+    assert not _keras.decays(optimizer, kernel)
+
+
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="as of Keras 3.15"
+)
+def test_optimizer_for_each_of_several():
+    model = network()
+    a = model.get_layer("inner").get_layer("a").kernel
+    b = model.get_layer("b").kernel
+    chosen = keras.optimizers.OptimizerMap(keras.optimizers.SGD())
+    chosen[a.path] = keras.optimizers.Adam()
+    several = keras.optimizers.MultiOptimizer(chosen)
+    for optimizer in (several, keras.optimizers.LossScaleOptimizer(several)):
+        model.compile(optimizer)
+        assert _keras.optimizer_for(model, a) is chosen[a.path]
+        assert _keras.optimizer_for(model, b) is chosen.default_optimizer
+
+
+def test_consumers():
+    inputs = keras.Input((4,))
+    a, b = layers.Dense(3, name="a"), layers.Dense(3, name="b")
+    hidden = a(inputs)
+    found = _keras.consumers(keras.Model(inputs, [b(hidden), hidden]))
+    assert found[id(a)] == [b, None]
+    assert found[id(b)] == [None]
+    first, last = layers.Dense(3), layers.Dense(2)
+    sequence = keras.Sequential([keras.Input((4,)), first, last])
+    assert _keras.consumers(sequence)[id(first)] == [last]
+
+
+def test_fresh_data_loss():
+    model = network()
+    model.compile("sgd", "mse")
+    loss = _keras.fresh_data_loss(model)(TARGETS, model(VECTORS))
+    expected = np.mean((model.predict(VECTORS, verbose=0) - TARGETS) ** 2)
+    assert float(ops.convert_to_numpy(loss)) == pytest.approx(expected, rel=1e-5)
+    assert not model._compile_loss.built
+
+
+def test_losses_kept():
+    model = around(layers.Dense(2, activity_regularizer="l2"), shape=(6,))
+    model(VECTORS)
+    before = [float(ops.convert_to_numpy(term)) for term in model.losses]
+    with _keras.losses_kept(model):
+        model(VECTORS * 2)
+        assert [float(ops.convert_to_numpy(term)) for term in model.losses] != before
+    assert [float(ops.convert_to_numpy(term)) for term in model.losses] == before
+
+
+@never_stale_on_torch
+def test_compiled_steps_are_found():
+    model = network()
+    model.compile("sgd", "mse")
+    model.fit(VECTORS, TARGETS, batch_size=2, verbose=0)
+    programs = {"tensorflow": _keras._tf_programs, "jax": _keras._jax_programs}
+    pairs = list(programs[BACKEND](model, "train", (VECTORS, TARGETS)))
+    assert len(pairs) == 1
+    old, new = pairs[0]
+    assert old and old == new()
+
+
+@never_stale_on_torch
+def test_stale_steps():
+    model = network()
+    model.compile("sgd", "mse")
+    model.fit(VECTORS, TARGETS, verbose=0)
+    batch = VECTORS, TARGETS
+    assert _keras.stale_steps(model, batch) == []
+    model.get_layer("b").kernel.regularizer = keras.regularizers.L2(1.0)
+    assert _keras.stale_steps(model, batch) == ["train"]
+
+
+def test_loss_gradients():
+    model = around(
+        layers.Dense(2, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.5)),
+        shape=(6,),
+    )
+    model.compile("sgd", "mse")
+    kernel = ops.convert_to_numpy(model.layers[-1].kernel)
+    residual = VECTORS @ kernel - TARGETS
+    [gradient] = _keras.loss_gradients(model, VECTORS, TARGETS)
+    expected = 2 * VECTORS.T @ residual / residual.size + kernel
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
 
 
 def test_weight_penalties_stand_behind_all_other_losses():
@@ -97,7 +197,7 @@ def test_weight_penalties_stand_behind_all_other_losses():
     )
     model(VECTORS)
     assert len(model.losses) == 2
-    assert float(keras.ops.convert_to_numpy(model.losses[-1])) == pytest.approx(0.12)
+    assert float(ops.convert_to_numpy(model.losses[-1])) == pytest.approx(0.12)
 
 
 def test_regularizers_of_variables_may_be_changed():
