@@ -32,6 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from keras_l2reg import L2AllWeights, L2Loss, PenaltyLogger
+from keras_l2reg.plotting import save_picture
 
 LAYERS = ("hidden", "output")
 # Which weights each model penalizes; the first keeps its strength at zero.
@@ -39,7 +40,7 @@ MODELS = {"no penalty": None, "output only": "output/*", "all weights": None}
 # The learning rate of each start. "literal" is the assignment to the letter, whose
 # weights start far too large.
 RATES = {"literal": 0.5, "sound": 0.2}
-BETAS = [0.003, 0.01, 0.03, 0.1]
+BETAS = [0.001, 0.003, 0.01, 0.03, 0.1]
 QUICK = {"per_font": 200, "epochs": 10, "seeds": 1, "betas": [0.01, 0.03]}
 # Less than a point of accuracy is more than some thousand images can tell.
 CLEAR = 0.01
@@ -267,7 +268,7 @@ def plot(chosen, path):
             ax.legend(frameon=False, fontsize="small")
     for ax in grid[-1]:
         ax.set_xlabel("epoch (mean over the seeds)")
-    figure.savefig(path, dpi=100)
+    save_picture(figure, path, dpi=100)
 
 
 # ---------------------------------------------------------------- command line
@@ -296,7 +297,7 @@ def parse(argv=None):
     add("--hidden", type=positive, default=1024, help="hidden units; %(default)s")
     add("--batch", type=positive, default=128, help="images in a batch; %(default)s")
     add("--learning-rate", type=float, help=f"of SGD; by start: {RATES}")
-    add("--epochs", type=positive, default=40, help="%(default)s")
+    add("--epochs", type=positive, default=80, help="%(default)s")
     add("--betas", type=float, nargs="+", default=BETAS, help="to try; %(default)s")
     add("--seeds", type=positive, default=3, help="starts to average; %(default)s")
     add("--plot", metavar="FILE", default="notmnist.png", help="%(default)s")

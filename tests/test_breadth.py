@@ -1,7 +1,7 @@
 """The battery on real architectures: keras.applications, and KerasHub's made tiny.
 
-All of them take their time: `pytest -m slow tests/test_breadth.py`. A small
-run always, by the checks in `SAMPLE`.
+All of them take their time: `pytest -m slow tests/test_breadth.py`. A small one
+runs always, by the checks in `SAMPLE`.
 """
 
 import keras

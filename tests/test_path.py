@@ -625,9 +625,9 @@ def test_plot_is_that_of_plotting(monkeypatch):
     calls = []
     monkeypatch.setattr(
         "keras_l2reg.plotting.plot_path",
-        lambda path, ax=None: calls.append((path, ax)),
+        lambda path, figure=None: calls.append((path, figure)),
         raising=False,
     )
     path = made_up(FIGURES)
-    path.plot(ax="here")
+    path.plot(figure="here")
     assert calls == [(path, "here")]
