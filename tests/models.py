@@ -495,19 +495,18 @@ class LanguageModel(keras.Model):
         return {**super().get_config(), "tie_weights": self.tie_weights}
 
 
-if hasattr(layers, "ReversibleEmbedding"):  # as of Keras 3.12
+@entry(TOKENS, ["table/embeddings", "dense/kernel"], embeddings=True)
+def reversible_embedding():
+    return LanguageModel()
 
-    @entry(TOKENS, ["table/embeddings", "dense/kernel"], embeddings=True)
-    def reversible_embedding():
-        return LanguageModel()
 
-    @entry(
-        TOKENS,
-        ["table/embeddings", "table/reverse_embeddings", "dense/kernel"],
-        embeddings=True,
-    )
-    def reversible_embedding_untied():
-        return LanguageModel(tie_weights=False)
+@entry(
+    TOKENS,
+    ["table/embeddings", "table/reverse_embeddings", "dense/kernel"],
+    embeddings=True,
+)
+def reversible_embedding_untied():
+    return LanguageModel(tie_weights=False)
 
 
 @entry(VECTORS, ["dense/kernel"])

@@ -152,6 +152,10 @@ def test_an_optimizer_of_mixed_precision():
     assert inner.weight_decay == RATE
 
 
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers.Muon(), "adam_weight_decay"),
+    reason="one rate before Keras 3.13",
+)
 def test_muon_has_two_rates():
     model = compiled(keras.optimizers.Muon(STEP))
     set_weight_decay(model.optimizer, model, RATE)
@@ -194,6 +198,9 @@ def test_bad_arguments(arguments, error, said):
     assert optimizer.weight_decay == 0.7
 
 
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="as of Keras 3.15"
+)
 def test_several_optimizers_in_one():
     optimizer = keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(keras.optimizers.SGD())
