@@ -36,5 +36,5 @@ class LossSplit(keras.metrics.Metric):
         self.sums.assign_add(ops.cast(sample_weight, "float32") * row)
 
     def result(self):
-        means = self.sums[:2] / ops.maximum(self.sums[2], 1.0)
+        means = ops.divide_no_nan(self.sums[:2], self.sums[2])
         return {"data_loss": means[0], "penalty": means[1]}

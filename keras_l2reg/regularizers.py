@@ -48,21 +48,29 @@ def sum_of_squares(w):
         # The native op reads the weight once and stores no square of it.
         return 2.0 * tf.nn.l2_loss(w)
     if backend == "torch":
-        return _torch_sum_of_squares(w)
+        return _torch_sum_of_squares()(w)
     return ops.sum(ops.square(w))
 
 
-@ops.custom_gradient
-def _torch_sum_of_squares(w):
+@functools.cache
+def _torch_sum_of_squares():
     import torch
 
-    # Left to itself, autograd multiplies the weight twice and adds the two.
-    def gradient(*args, upstream=None):
-        return (2.0 * upstream) * w
+    class SumOfSquares(torch.autograd.Function):
+        """One pass forward, one backward, where autograd takes three."""
 
-    # Not `ops.dot`, which rounds float64 to float32.
-    flat = ops.reshape(w, (-1,))
-    return torch.dot(flat, flat), gradient
+        @staticmethod
+        def forward(context, w):
+            context.save_for_backward(w)
+            flat = w.reshape(-1)
+            return torch.dot(flat, flat)
+
+        @staticmethod
+        def backward(context, upstream):
+            (w,) = context.saved_tensors
+            return (2.0 * upstream) * w
+
+    return SumOfSquares.apply
 
 
 def check_strength(value, name):

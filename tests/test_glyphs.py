@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 # The examples are scripts, not a package: Python finds them by their directory.
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+# At the end: examples/distributed.py is not the package `distributed`.
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 import glyphs
 
