@@ -7,6 +7,7 @@ Each function names one thing that public Keras does not offer;
 import collections
 import contextlib
 import re
+import types
 
 import keras
 
@@ -29,6 +30,12 @@ def is_built_throughout(model):
 def own_variables(layer):
     """The variables that `layer` itself made as trainable, frozen or not."""
     return layer._trainable_variables
+
+
+def check_variables_take(regularizer):
+    """Raise a ValueError if Keras refuses it: before 3.15, a plain function."""
+    # The setter alone, on no variable: a step that is traced may not make one.
+    keras.Variable.regularizer.fset(types.SimpleNamespace(), regularizer)
 
 
 def compile_arguments(model):

@@ -214,8 +214,7 @@ def as_regularizer(value):
     if isinstance(value, (str, dict)):
         return keras.regularizers.get(value)
     if callable(value) and not isinstance(value, (type, keras.Variable)):
-        # Before Keras 3.15 variables refuse plain functions: now is the time.
-        keras.Variable(0.0, name="probe").regularizer = value
+        _keras.check_variables_take(value)
         return value
     if value is None or isinstance(value, (list, tuple, type)):
         raise TypeError(

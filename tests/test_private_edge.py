@@ -206,3 +206,9 @@ def test_regularizers_of_variables_may_be_changed():
     assert len(model.losses) == 1
     model.get_layer("b").kernel.regularizer = None
     assert not model.losses
+
+
+def test_what_variables_take_as_a_regularizer():
+    _keras.check_variables_take(keras.regularizers.L2(1.0))
+    with pytest.raises(ValueError, match="regularizer"):
+        _keras.check_variables_take("l2")
