@@ -160,19 +160,16 @@ def step(quick, rounds):
             runs[rival] = trained(model, shape, batch, steps, decay=decay)
         seconds = interleaved(runs, rounds)
         bare = seconds["no penalty"]
-        keras_adds = statistics.median(
-            k - b for k, b in zip(seconds["keras.regularizers.L2"], bare, strict=True)
-        )
+        keras_adds = statistics.median(added(seconds["keras.regularizers.L2"], bare))
         answer[name] = {
             rival: {
                 "milliseconds": quartiles([1e3 * s / steps for s in times]),
                 "of bare step": quartiles(
                     [t / b for t, b in zip(times, bare, strict=True)]
                 ),
-                "added, of Keras L2": statistics.median(
-                    t - b for t, b in zip(times, bare, strict=True)
-                )
-                / keras_adds,
+                "added, of Keras L2": quartiles(
+                    [extra / keras_adds for extra in added(times, bare)]
+                ),
             }
             for rival, times in seconds.items()
         }
@@ -185,6 +182,10 @@ def step(quick, rounds):
         answer[name]["loss split, of bare step"] = quartiles(split)
         keras.backend.clear_session()
     return answer
+
+
+def added(times, bare):
+    return [t - b for t, b in zip(times, bare, strict=True)]
 
 
 def memory(quick, rounds):

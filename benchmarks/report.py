@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def show(results):
-    console = Console(width=110)
+    console = Console(width=120)
     for question, by_mode in results["answers"].items():
         for mode, answer in by_mode.items():
             console.print(TABLES[question](mode, answer))
@@ -34,14 +34,14 @@ def step_table(mode, answer):
     for network, rivals in answer.items():
         for rival, row in rivals.items():
             if rival == "loss split, of bare step":
-                made.add_row(network, rival, "", f"{row['median']:+.3f}", "")
+                made.add_row(network, rival, "", spread(row), "")
             else:
                 made.add_row(
                     network,
                     rival,
                     spread(row["milliseconds"]),
-                    f"{row['of bare step']['median']:.3f}",
-                    f"{row['added, of Keras L2']:.2f}",
+                    spread(row["of bare step"]),
+                    spread(row["added, of Keras L2"], digits=2),
                 )
         made.add_section()
     return made
@@ -125,7 +125,9 @@ def step_panel(axes, by_mode):
     labels = [(mode, network) for mode in by_mode for network in by_mode[mode]]
     for number, (rival, shade) in enumerate(zip(rivals, shades, strict=True)):
         places = [k + 0.27 * (number - 1) for k in range(len(labels))]
-        added = [by_mode[m][n][rival]["added, of Keras L2"] for m, n in labels]
+        added = [
+            by_mode[m][n][rival]["added, of Keras L2"]["median"] for m, n in labels
+        ]
         axes.barh(places, added, height=0.25, color=shade, label=rival)
     axes.axvline(1, color="black", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(labels)), [f"{n}\n{m}" for m, n in labels], fontsize=6)

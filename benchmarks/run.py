@@ -6,7 +6,8 @@
 
 Every figure is a median over rounds, with quartiles; within a round the rivals run
 one after the other in random order, so that whatever else the machine does falls on
-all of them. Written to results.json and results.png beside this file.
+all of them. Written to results.json and results.png beside this file, after each
+answer; with --only or --backends the other answers of this machine are kept.
 
 Needs the extras `examples`, `jax`, `torch`; the path's rivals need `keras-tuner`.
 """
@@ -44,8 +45,10 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=HERE)
     args = parser.parse_args()
 
-    results = {"machine": machine(), "quick": args.quick, "answers": {}}
+    file = args.out / "results.json"
+    results = earlier(file) | {"machine": machine(), "quick": args.quick}
     print(results["machine"])
+    args.out.mkdir(parents=True, exist_ok=True)
     for question in args.only:
         for mode in args.backends:
             if not importlib.util.find_spec(MODES[mode]["KERAS_BACKEND"]):
@@ -53,13 +56,18 @@ def main():
             elif question not in TENSORFLOW_ONLY or mode == "tensorflow":
                 answer = ask(question, mode, args.quick, args.rounds)
                 results["answers"].setdefault(question, {})[mode] = answer
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "results.json").write_text(json.dumps(results, indent=1))
+                file.write_text(json.dumps(results, indent=1) + "\n")
 
     from report import draw, show
 
     show(results)
     draw(results, args.out / "results.png")
+
+
+def earlier(file):
+    """What was measured before, if it was on this machine."""
+    found = json.loads(file.read_text()) if file.exists() else {}
+    return found if found.get("machine") == machine() else {"answers": {}}
 
 
 def ask(question, mode, quick, rounds):
