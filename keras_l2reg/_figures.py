@@ -8,8 +8,9 @@ b'PNG'
 """
 
 import io
-import os
 import pathlib
+
+from keras_l2reg._files import write_whole
 
 
 def new_figure(height=4.0):
@@ -54,16 +55,10 @@ def save_picture(picture, file, **arguments):
 
     Source: `matplotlib.figure.Figure.savefig`.
     """
-    target = pathlib.Path(file).resolve()
-    new = target.with_name(f".{target.name}.{os.getpid()}")
-    arguments.setdefault("format", target.suffix[1:] or "png")
+    arguments.setdefault("format", pathlib.Path(file).suffix[1:] or "png")
     # By way of memory: matplotlib's PDF writer meets a full disk with an error that
     # does not tell of it.
     content = io.BytesIO()
     # Axes may sit in a subfigure; a figure's figure is itself.
     picture.figure.figure.savefig(content, **arguments)
-    try:
-        new.write_bytes(content.getvalue())
-        os.replace(new, target)
-    finally:
-        new.unlink(missing_ok=True)
+    write_whole(file, content.getvalue())

@@ -13,11 +13,12 @@ the best is the weakest of all: try weaker ones
 import csv
 import dataclasses
 import functools
+import io
 import math
-import os
-import pathlib
 
 import numpy as np
+
+from keras_l2reg._files import write_whole
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -96,17 +97,12 @@ class Path:
         Args:
             file: The path to write to.
         """
-        target = pathlib.Path(file).resolve()
-        new = target.with_name(f".{target.name}.{os.getpid()}")
         fields = dict.fromkeys(key for record in self.records for key in record)
-        try:
-            with new.open("w", newline="") as stream:
-                writer = csv.DictWriter(stream, [*fields])
-                writer.writeheader()
-                writer.writerows(self.records)
-            os.replace(new, target)
-        finally:
-            new.unlink(missing_ok=True)
+        content = io.StringIO(newline="")
+        writer = csv.DictWriter(content, [*fields])
+        writer.writeheader()
+        writer.writerows(self.records)
+        write_whole(file, content.getvalue().encode())
 
     def plot(self, **arguments):
         """Draw the path: `keras_l2reg.plotting.plot_path(path, ...)`.
