@@ -157,7 +157,10 @@ def test_tensorboard_shows_batches(read_events, tmp_path):
 def test_tensorboard_shows_histograms_of_the_inner_weights(read_events, tmp_path):
     model = wrapped()
     fit(model, keras.callbacks.TensorBoard(tmp_path, histogram_freq=1))
-    histogram = read_events(tmp_path / "train")["net/hidden/kernel/histogram"][2]
+    events = read_events(tmp_path / "train")
+    if "kernel/histogram" in events:
+        pytest.skip("before Keras 3.14 kernels hide each other here")
+    histogram = events["net/hidden/kernel/histogram"][2]
     # Rows of left edge, right edge and count.
     assert histogram[:, 2].sum() == 30 * 3
     kernel = model.get_layer("hidden").get_weights()[0]

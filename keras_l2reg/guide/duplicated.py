@@ -1,6 +1,7 @@
 """duplicated: several terms of the loss are one and the same penalty.
 
-**In plain Keras** a function that is made in a loop sees the loop's last value:
+**In plain Keras** (as of 3.15, which takes a function for a regularizer) one that is
+made in a loop sees the loop's last value:
 
 >>> import keras
 >>> a = keras.layers.Dense(3, kernel_initializer="ones", name="a")
