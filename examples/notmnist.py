@@ -273,9 +273,11 @@ def plot(chosen, path):
                 if values.any():  # no penalty, no line
                     ax.plot(epochs, values, label=name, **style)
             ax.set(title=f"{layer} kernel", yscale="log")
-            ax.legend(frameon=False, fontsize="small")
     for ax in grid[-1]:
         ax.set_xlabel("epoch (mean over the seeds)")
+    # The norms are drawn for all three models; above the panels it hides no line.
+    lines = grid[-1][0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside upper center", ncols=3, frameon=False)
     save_picture(figure, path, dpi=100)
 
 
