@@ -96,6 +96,14 @@ def expected_logs(snapshots):
 # --- TensorBoard -----------------------------------------------------------------
 
 
+def fit_with(dashboard):
+    """The history of a fit that `dashboard` saw, and its weights epoch by epoch."""
+    snapshots = Snapshots()
+    schedule = L2Scheduler(lambda epoch: STRENGTHS[epoch])
+    history = fit(wrapped(), PenaltyLogger(), schedule, snapshots, dashboard)
+    return history, snapshots
+
+
 @pytest.fixture
 def read_events():
     """A function from a directory of event files to their steps and values by tag."""
@@ -116,14 +124,7 @@ def read_events():
 
 
 def test_tensorboard_shows_every_epoch(read_events, tmp_path):
-    snapshots = Snapshots()
-    history = fit(
-        wrapped(),
-        PenaltyLogger(),
-        L2Scheduler(lambda epoch: STRENGTHS[epoch]),
-        snapshots,
-        keras.callbacks.TensorBoard(tmp_path),
-    )
+    history, snapshots = fit_with(keras.callbacks.TensorBoard(tmp_path))
     expected = expected_logs(snapshots.weights)
     assert set(history) == set(expected)
     shown = read_events(tmp_path / "train"), read_events(tmp_path / "validation")
@@ -180,14 +181,7 @@ def test_mlflow_stores_every_epoch(monkeypatch, tmp_path):
     pytest.importorskip("sqlalchemy")
     mlflow = pytest.importorskip("mlflow")
     with mlflow.start_run() as run:
-        snapshots = Snapshots()
-        history = fit(
-            wrapped(),
-            PenaltyLogger(),
-            L2Scheduler(lambda epoch: STRENGTHS[epoch]),
-            snapshots,
-            mlflow.keras.MlflowCallback(),
-        )
+        history, snapshots = fit_with(mlflow.keras.MlflowCallback())
     for key, values in expected_logs(snapshots.weights).items():
         metrics = mlflow.MlflowClient().get_metric_history(run.info.run_id, key)
         stored = {metric.step: metric.value for metric in metrics}
