@@ -1,10 +1,14 @@
 """Tables and the picture of what run.py measured."""
 
+import statistics
+
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+BARE, KERAS, OURS = "no penalty", "keras.regularizers.L2", "L2AllWeights"
 
 
 def show(results):
@@ -14,6 +18,45 @@ def show(results):
             console.print(TABLES[question](mode, answer))
 
 
+# --------------------------------------------------------------------- figures
+
+
+def quartiles(values):
+    if len(values) < 2:
+        return values * 3
+    low, _, high = statistics.quantiles(values, n=4)
+    return [low, statistics.median(values), high]
+
+
+def differences(one, other):
+    """Round by round, so that what slows a round down slows both."""
+    return [a - b for a, b in zip(one, other, strict=True)]
+
+
+def ratios(one, other):
+    return [a / b for a, b in zip(one, other, strict=True)]
+
+
+def added_of_keras(rounds, rival):
+    """What the rival adds to the bare step, over the median that Keras' L2 adds.
+
+    `None` where that is not told from nothing: its lower quartile is not above 0.
+    """
+    low, keras_adds, _ = quartiles(differences(rounds[KERAS], rounds[BARE]))
+    if low <= 0:
+        return None
+    added = differences(rounds[rival], rounds[BARE])
+    return quartiles([extra / keras_adds for extra in added])
+
+
+def loss_split(rounds):
+    """What the wrapper adds to `attach`, over the bare step."""
+    return quartiles(ratios(differences(rounds[OURS], rounds["attach"]), rounds[BARE]))
+
+
+# ---------------------------------------------------------------------- tables
+
+
 def table(title, *columns):
     made = Table(title=title, box=box.ASCII2, title_justify="left")
     for number, column in enumerate(columns):
@@ -21,75 +64,74 @@ def table(title, *columns):
     return made
 
 
-def spread(q, unit=1.0, digits=3):
-    low, median, high = (f"{unit * q[k]:.{digits}g}" for k in ("low", "median", "high"))
+def spread(figures, unit=1.0, digits=3):
+    if figures is None:
+        return "noise"
+    low, median, high = (f"{unit * figure:.{digits}g}" for figure in figures)
     return f"{median} ({low} to {high})"
 
 
 def step_table(mode, answer):
     made = table(
-        f"Step cost, {mode}",
+        f"Step, {mode}",
         *("network", "rival", "ms per step", "of bare step", "added, of Keras' L2"),
     )
-    for network, rivals in answer.items():
-        for rival, row in rivals.items():
-            if rival == "loss split, of bare step":
-                made.add_row(network, rival, "", spread(row), "")
-            else:
-                made.add_row(
-                    network,
-                    rival,
-                    spread(row["milliseconds"]),
-                    spread(row["of bare step"]),
-                    spread(row["added, of Keras L2"], digits=2),
-                )
+    for network, rounds in answer.items():
+        for rival, seconds in rounds.items():
+            made.add_row(
+                network,
+                rival,
+                spread(quartiles(seconds), 1e3),
+                spread(quartiles(ratios(seconds, rounds[BARE]))),
+                spread(added_of_keras(rounds, rival), digits=2),
+            )
+        made.add_row(network, "loss split", "", spread(loss_split(rounds), digits=2))
         made.add_section()
     return made
 
 
 def memory_table(mode, answer):
     made = table(f"Forward pass, {mode}", "penalty", "memory, of the weight's")
-    for name, value in answer.items():
-        made.add_row(name, f"{value:.2f}")
+    for name, shares in answer.items():
+        made.add_row(name, f"{max(shares):.2f}")
     return made
 
 
 def watching_table(mode, answer):
     made = table(f"Watching, {mode}", "network", "watcher", "% of an epoch on top")
-    for network, rows in answer.items():
-        for watcher, row in rows.items():
-            made.add_row(network, watcher, spread(row, 100))
+    for network, rounds in answer.items():
+        for watcher, seconds in rounds.items():
+            extra = quartiles(ratios(seconds, rounds["none"]))
+            made.add_row(network, watcher, spread([100 * (x - 1) for x in extra], 1, 2))
     return made
 
 
 def attach_table(mode, answer):
     made = table(f"Attaching, {mode}", "model", "seconds")
-    for count, row in answer["layers"].items():
-        made.add_row(f"{count} layers", spread(row))
-    for name, row in answer.get("NASNetMobile", {}).items():
-        made.add_row(f"NASNetMobile, {name}", spread(row))
+    for name, seconds in answer.items():
+        made.add_row(name, spread(quartiles(seconds)))
     return made
 
 
 def path_table(mode, answer):
     made = table(f"A path of strengths, {mode}", "way", "seconds", "of l2_path")
-    ours = answer["l2_path"]["median"]
-    for name, row in answer.items():
-        made.add_row(name, spread(row), f"{row['median'] / ours:.2f}")
+    for name, seconds in answer.items():
+        shares = ratios(seconds, answer["l2_path"])
+        made.add_row(name, spread(quartiles(seconds)), spread(quartiles(shares)))
     return made
 
 
 def growth_table(mode, answer):
     made = table(
-        f"Growth, {mode}",
-        *("weights", "Keras' L2 adds, ms", "ours adds, ms", "one read of memory, ms"),
+        f"Growth, {mode}, ms",
+        *("weights", "Keras' L2 adds", "L2AllWeights adds", "one read of memory"),
     )
-    for count, row in answer["weights"].items():
+    for count, rounds in answer.items():
         made.add_row(
             f"{int(count):.0e}",
-            spread(row["keras.regularizers.L2"]),
-            spread(row["attach"]),
-            spread(answer["read of memory"][count]),
+            spread(quartiles(differences(rounds[KERAS], rounds[BARE])), 1e3),
+            spread(quartiles(differences(rounds[OURS], rounds[BARE])), 1e3),
+            spread(quartiles(rounds["read of memory"]), 1e3),
         )
     return made
 
@@ -104,12 +146,15 @@ TABLES = {
 }
 
 
+# --------------------------------------------------------------------- picture
+
+
 def draw(results, path):
     answers = results["answers"]
-    panels = [q for q in ("step", "attach", "growth") if q in answers]
+    panels = [q for q in PANELS if q in answers]
     if not panels:
         return
-    figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
+    figure = Figure(figsize=(5.5 * len(panels), 5), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(results["machine"], fontsize="small")
     for axes, question in zip(
@@ -120,39 +165,61 @@ def draw(results, path):
 
 
 def step_panel(axes, by_mode):
-    rivals = ("by hand", "weight_decay", "L2AllWeights")
-    shades = ("0.75", "0.5", "0.15")
-    labels = [(mode, network) for mode in by_mode for network in by_mode[mode]]
-    for number, (rival, shade) in enumerate(zip(rivals, shades, strict=True)):
-        places = [k + 0.27 * (number - 1) for k in range(len(labels))]
-        added = [
-            by_mode[m][n][rival]["added, of Keras L2"]["median"] for m, n in labels
+    rivals = {"by hand": "0.75", "weight_decay": "0.5", OURS: "0.15"}
+    rows = [
+        (f"{network}\n{mode}", rounds)
+        for mode, answer in by_mode.items()
+        for network, rounds in answer.items()
+    ]
+    for number, (rival, shade) in enumerate(rivals.items()):
+        places = [row + 0.27 * (number - 1) for row in range(len(rows))]
+        figures = [added_of_keras(rounds, rival) or [0, 0, 0] for _, rounds in rows]
+        low, median, high = zip(*figures, strict=True)
+        errors = [
+            [max(m - x, 0) for m, x in zip(median, low, strict=True)],
+            [max(x - m, 0) for m, x in zip(median, high, strict=True)],
         ]
-        axes.barh(places, added, height=0.25, color=shade, label=rival)
+        style = {"height": 0.25, "color": shade, "ecolor": "0.4"}
+        axes.barh(
+            places, median, xerr=errors, error_kw={"lw": 0.8}, label=rival, **style
+        )
+    for row, (_, rounds) in enumerate(rows):
+        if added_of_keras(rounds, OURS) is None:
+            axes.text(0.05, row, "all within the noise", va="center", fontsize=6)
     axes.axvline(1, color="black", linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(labels)), [f"{n}\n{m}" for m, n in labels], fontsize=6)
+    axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=6)
     axes.invert_yaxis()
-    axes.set_xlim(-0.5, 3)
+    axes.set_xlim(-0.25, 2)
     axes.set(xlabel="added to a step, of what Keras' L2 adds", title="Step")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="lower right")
 
 
 def attach_panel(axes, by_mode):
-    layers = by_mode["tensorflow"]["layers"]
-    counts = [int(count) for count in layers]
-    axes.loglog(counts, [row["median"] for row in layers.values()], "o-", color="0.15")
+    layers = {
+        int(name.split()[0]): statistics.median(seconds)
+        for name, seconds in by_mode["tensorflow"].items()
+        if name.endswith("layers")
+    }
+    axes.loglog(list(layers), list(layers.values()), "o-", color="0.15")
     axes.set(xlabel="layers", ylabel="seconds to attach", title="Attach")
 
 
 def growth_panel(axes, by_mode):
     styles = dict(zip(by_mode, ("o-", "s-", "^-", "D-"), strict=False))
     for mode, answer in by_mode.items():
-        counts = [int(count) for count in answer["weights"]]
-        rows = answer["weights"].values()
-        added = [max(row["attach"]["median"], 1e-3) for row in rows]
-        axes.loglog(counts, added, styles[mode], label=mode)
-    read = [row["median"] for row in answer["read of memory"].values()]
-    axes.loglog(counts, read, "--", color="black", label="one read of memory")
+        added = {
+            int(count): 1e3 * statistics.median(differences(rounds[OURS], rounds[BARE]))
+            for count, rounds in answer.items()
+        }
+        # A logarithmic axis has no place for what is lost in the noise.
+        added = {count: ms for count, ms in added.items() if ms > 0}
+        axes.loglog(list(added), list(added.values()), styles[mode], label=mode)
+    read = {
+        int(count): 1e3 * statistics.median(rounds["read of memory"])
+        for count, rounds in answer.items()
+    }
+    label = "one read of memory"
+    axes.loglog(list(read), list(read.values()), "--", color="black", label=label)
     axes.set(xlabel="weights", ylabel="added to a step (ms)", title="Growth")
     axes.legend(fontsize="small")
 

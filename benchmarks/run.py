@@ -6,8 +6,10 @@
 
 Every figure is a median over rounds, with quartiles; within a round the rivals run
 one after the other in random order, so that whatever else the machine does falls on
-all of them. Written to results.json and results.png beside this file, after each
-answer; with --only or --backends the other answers of this machine are kept.
+all of them. The rounds come from several processes, since where memory lies and which
+thread takes what differs from one to the next. Every round is written to results.json,
+and drawn in results.png, beside this file; with --only or --backends the other answers
+of this machine are kept.
 
 Needs the extras `examples`, `jax`, `torch`; the path's rivals need `keras-tuner`.
 """
@@ -29,7 +31,16 @@ MODES = {
     "jax": {"KERAS_BACKEND": "jax"},
     "torch": {"KERAS_BACKEND": "torch"},
 }
-QUESTIONS = ("step", "memory", "watching", "attach", "path", "growth")
+# Rounds in each process.
+QUESTIONS = {
+    "step": 5,
+    "memory": 1,
+    "watching": 7,
+    "attach": 2,
+    "path": 2,
+    "growth": 3,
+}
+PROCESSES = 3
 # Where the answer hardly depends on the backend, TensorFlow answers alone.
 TENSORFLOW_ONLY = ("watching", "attach", "path")
 
@@ -39,9 +50,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=QUESTIONS)
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=[*QUESTIONS])
     parser.add_argument("--backends", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--processes", type=int, default=PROCESSES)
     parser.add_argument("--out", type=pathlib.Path, default=HERE)
     args = parser.parse_args()
 
@@ -54,7 +65,8 @@ def main():
             if not importlib.util.find_spec(MODES[mode]["KERAS_BACKEND"]):
                 print(f"{question}, {mode}: left out, not installed")
             elif question not in TENSORFLOW_ONLY or mode == "tensorflow":
-                answer = ask(question, mode, args.quick, args.rounds)
+                processes = 1 if args.quick else args.processes
+                answer = ask(question, mode, args.quick, processes)
                 results["answers"].setdefault(question, {})[mode] = answer
                 file.write_text(json.dumps(results, indent=1) + "\n")
 
@@ -70,16 +82,26 @@ def earlier(file):
     return found if found.get("machine") == machine() else {"answers": {}}
 
 
-def ask(question, mode, quick, rounds):
-    """One question in a process of its own, which the backend has to itself."""
-    with tempfile.TemporaryDirectory() as folder:
-        answer = pathlib.Path(folder, "answer.json")
-        command = [sys.executable, HERE / "questions.py", question, answer]
-        command += ["--quick"] * quick
-        command += ["--rounds", str(rounds)] if rounds else []
-        env = {**os.environ, **MODES[mode], "TF_CPP_MIN_LOG_LEVEL": "3"}
-        subprocess.run(command, env=env, check=True)
-        return json.loads(answer.read_text())
+def ask(question, mode, quick, processes):
+    """One question in processes of its own, which have the machine to themselves."""
+    answers = []
+    for _ in range(processes):
+        with tempfile.TemporaryDirectory() as folder:
+            answer = pathlib.Path(folder, "answer.json")
+            command = [sys.executable, HERE / "questions.py", question, answer]
+            command += ["--rounds", str(QUESTIONS[question])] + ["--quick"] * quick
+            env = {**os.environ, **MODES[mode], "TF_CPP_MIN_LOG_LEVEL": "3"}
+            subprocess.run(command, env=env, check=True)
+            answers.append(json.loads(answer.read_text()))
+    return pooled(answers)
+
+
+def pooled(answers):
+    """Nested dicts of lists, all alike, as one with the lists put together."""
+    first = answers[0]
+    if isinstance(first, list):
+        return [figure for answer in answers for figure in answer]
+    return {key: pooled([answer[key] for answer in answers]) for key in first}
 
 
 def machine():

@@ -9,7 +9,8 @@ from keras import ops
 
 from keras_l2reg._subject import Finding, names_of, number
 from keras_l2reg.callbacks import penalties
-from keras_l2reg.regularizers import sum_of_squares, to_stock
+from keras_l2reg.regularizers import to_stock
+from keras_l2reg.squares import sum_of_squares
 
 _KNOWN = (
     keras.regularizers.L1,

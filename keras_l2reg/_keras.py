@@ -32,6 +32,16 @@ def own_variables(layer):
     return layer._trainable_variables
 
 
+def losses_of_calls(model):
+    """What the last call added to `model.losses`: all but the weights' penalties."""
+    given = model._losses_override
+    if given:
+        # By the JAX trainer, with the weights' penalties last.
+        penalties = sum(v.regularizer is not None for v in model.trainable_weights)
+        return given[: len(given) - penalties]
+    return [loss for layer in all_layers(model) for loss in layer._get_own_losses()]
+
+
 def check_variables_take(regularizer):
     """Raise a ValueError if Keras refuses it: before 3.15, a plain function."""
     # The setter alone, on no variable: a step that is traced may not make one.

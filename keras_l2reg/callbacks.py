@@ -25,7 +25,8 @@ from keras import ops
 
 from keras_l2reg import _keras
 from keras_l2reg.model import L2AllWeights
-from keras_l2reg.regularizers import strength_text, sum_of_squares
+from keras_l2reg.regularizers import strength_text
+from keras_l2reg.squares import sum_of_squares
 from keras_l2reg.weights import find_weights
 
 

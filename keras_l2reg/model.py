@@ -36,6 +36,7 @@ from keras_l2reg.regularizers import (
     check_strength,
     strength_value,
     to_stock,
+    total_penalty,
 )
 from keras_l2reg.rule_config import rule_from_config, rule_to_config
 from keras_l2reg.weights import find_weights
@@ -185,11 +186,9 @@ class L2AllWeights(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        terms = self.losses
-        # Keras lists the weights' terms last.
-        first = len(terms) - sum(bool(v.regularizer) for v in self.trainable_weights)
-        others, penalties = terms[:first], terms[first:]
-        penalty = ops.sum(ops.stack(penalties)) if penalties else ops.zeros(())
+        others = _keras.losses_of_calls(self)
+        penalized = [v for v in self.trainable_weights if v.regularizer is not None]
+        penalty = total_penalty(penalized) if penalized else ops.zeros(())
         if self.loss is None and not others:
             data_loss = ops.zeros(())
         else:

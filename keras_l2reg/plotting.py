@@ -16,8 +16,8 @@ import math
 import numpy as np
 
 from keras_l2reg._figures import new_figure, save_picture
-from keras_l2reg.regularizers import sum_of_squares
 from keras_l2reg.selection import select
+from keras_l2reg.squares import sum_of_squares
 
 __all__ = [
     "plot_path",

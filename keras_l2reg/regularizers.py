@@ -25,52 +25,7 @@ import numbers
 import keras
 from keras import ops
 
-
-def sum_of_squares(w):
-    """`sum(w**2)` in one pass, accumulated in float32 for half types.
-
-    Args:
-        w: Variable or tensor of any shape and float dtype.
-
-    Returns:
-        A scalar tensor: float64 for a float64 weight, else float32.
-
-    >>> float(sum_of_squares(keras.ops.convert_to_tensor([3.0, 4.0])))
-    25.0
-    """
-    w = ops.convert_to_tensor(w)
-    if keras.backend.standardize_dtype(w.dtype) in ("float16", "bfloat16"):
-        w = ops.cast(w, "float32")
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        # The native op reads the weight once and stores no square of it.
-        return 2.0 * tf.nn.l2_loss(w)
-    if backend == "torch":
-        return _torch_sum_of_squares()(w)
-    return ops.sum(ops.square(w))
-
-
-@functools.cache
-def _torch_sum_of_squares():
-    import torch
-
-    class SumOfSquares(torch.autograd.Function):
-        """One pass forward, one backward, where autograd takes three."""
-
-        @staticmethod
-        def forward(context, w):
-            context.save_for_backward(w)
-            flat = w.reshape(-1)
-            return torch.dot(flat, flat)
-
-        @staticmethod
-        def backward(context, upstream):
-            (w,) = context.saved_tensors
-            return (2.0 * upstream) * w
-
-    return SumOfSquares.apply
+from keras_l2reg.squares import sum_of_squares
 
 
 def check_strength(value, name):
@@ -157,8 +112,8 @@ class L2(keras.Regularizer):
     def __init__(self, l2=0.01):
         self.l2 = check_strength(l2, "l2")
 
-    def __call__(self, w):
-        return _times(self.l2, sum_of_squares(w))
+    def __call__(self, *weights):
+        return _times(self.l2, sum_of_squares(*weights))
 
     def get_config(self):
         return {"l2": strength_value(self.l2)}
@@ -190,8 +145,8 @@ class L2Loss(keras.Regularizer):
     def __init__(self, beta=0.01):
         self.beta = check_strength(beta, "beta")
 
-    def __call__(self, w):
-        return _times(self.beta, 0.5 * sum_of_squares(w))
+    def __call__(self, *weights):
+        return _times(self.beta, 0.5 * sum_of_squares(*weights))
 
     def get_config(self):
         return {"beta": strength_value(self.beta)}
@@ -286,6 +241,41 @@ def _get(regularizer, name):
             "name or its config. Received: None"
         )
     return keras.regularizers.get(regularizer)
+
+
+def total_penalty(variables):
+    """`sum_k r_k(w_k)` over variables `w_k` and their regularizers `r_k`.
+
+    Variables under one L2 are summed in one go: many small terms, each with its own
+    product by the strength, cost more than the squares themselves.
+
+    Args:
+        variables: List of at least one `keras.Variable`, each with a regularizer.
+
+    Returns:
+        A scalar tensor.
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> model.layers[0].kernel.assign(keras.ops.ones((3, 2))) is None
+    False
+    >>> model.layers[0].kernel.regularizer = L2(0.5)
+    >>> float(total_penalty([model.layers[0].kernel]))
+    3.0
+    """
+    together = {}
+    for variable in variables:
+        key = id(variable.regularizer), variable.dtype
+        together.setdefault(key, []).append(variable)
+    totals = [_penalty(group[0].regularizer, group) for group in together.values()]
+    return functools.reduce(ops.add, totals)
+
+
+def _penalty(regularizer, weights):
+    if type(regularizer) in (L2, L2Loss):
+        return regularizer(*weights)
+    if type(regularizer) is Scaled:
+        return regularizer.factor * _penalty(regularizer.regularizer, weights)
+    return functools.reduce(ops.add, [regularizer(w) for w in weights])
 
 
 def strength_text(regularizer):

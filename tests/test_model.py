@@ -163,6 +163,32 @@ def test_logs_split_while_training(weighting):
     np.testing.assert_allclose(logs["loss"], fit(stock, **weighting)["loss"], rtol=1e-5)
 
 
+def test_many_strengths_in_one_fit_are_keras_own():
+    """Weights that share a strength are summed together, yet each is its own."""
+    widths, factors = [5, 5, 4, 2], [1.0, 0.1, 1.0, 3.0]
+
+    def network(regularizers):
+        stack = [keras.Input((4,))]
+        for width, regularizer in zip(widths, regularizers, strict=True):
+            stack.append(layers.Dense(width, "tanh", kernel_regularizer=regularizer))
+        return keras.Sequential(stack)
+
+    ours = network([None, None, None, keras.regularizers.L1(0.02)])
+    names = [layer.name for layer in ours.layers]
+    multipliers = {f"{name}/*": f for name, f in zip(names, factors, strict=True)}
+    stock = [keras.regularizers.L2(0.05 * factor) for factor in factors]
+    stock[-1] = keras.regularizers.L1L2(0.02, 0.15)
+    stock = network(stock)
+    stock.set_weights(ours.get_weights())
+    ours = L2AllWeights(ours, l2=0.05, multipliers=multipliers, existing="add")
+    for model in (ours, stock):
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+    np.testing.assert_allclose(fit(ours)["loss"], fit(stock)["loss"], rtol=1e-5)
+    for one, other in zip(ours.wrapped_model.weights, stock.weights, strict=True):
+        values = [ops.convert_to_numpy(v) for v in (one, other)]
+        np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-6)
+
+
 def test_logs_split_with_class_weights():
     y = (Y[:, 0] > 0).astype("int32")
     model = wrapped(

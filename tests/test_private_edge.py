@@ -37,6 +37,18 @@ def test_is_built_throughout():
     assert not _keras.is_built_throughout(keras.Sequential([layers.Dense(2)]))
 
 
+def test_losses_of_calls_are_all_but_the_penalties_of_weights():
+    activity = layers.ActivityRegularization(l2=0.5)
+    penalized = layers.Dense(2, kernel_regularizer="l2")
+    model = around(network(), activity, penalized, shape=(6,))
+    model(VECTORS)
+    assert len(model.losses) == 2
+    (only,) = _keras.losses_of_calls(model)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(only), ops.convert_to_numpy(model.losses[0])
+    )
+
+
 def test_own_variables_keep_frozen_weights_and_leave_statistics_out():
     layer = layers.BatchNormalization()
     layer.build((None, 3))

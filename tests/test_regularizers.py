@@ -8,7 +8,8 @@ import pytest
 from keras import ops
 
 from keras_l2reg import L2, L2Loss, Scaled, Sum
-from keras_l2reg.regularizers import to_stock
+from keras_l2reg.regularizers import to_stock, total_penalty
+from keras_l2reg.squares import sum_of_squares
 
 SHAPES = [(), (1,), (7,), (0,), (3, 0), (4, 5), (2, 3, 4), (2, 1, 3, 2, 2)]
 DTYPES = {"float64": 1e-12, "float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-3}
@@ -97,6 +98,45 @@ def test_gradient_is_2_l2_w(regularizer, twice_l2, shape, dtype):
     # A float16 result has 11 bits, a bfloat16 result has 8.
     rtol = {"float16": 2e-3, "bfloat16": 1e-2}.get(dtype, DTYPES[dtype])
     np.testing.assert_allclose(as_float64(slope), twice_l2 * values, rtol=rtol)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_weights_at_once(dtype):
+    weights = [standard_normal(shape, dtype) for shape in SHAPES]
+    total = sum_of_squares(*[tensor for tensor, _ in weights])
+    expected = sum(np.sum(values**2) for _, values in weights)
+    np.testing.assert_allclose(as_float64(total), expected, rtol=DTYPES[dtype])
+    # Each has its own gradient, whatever stands beside it.
+    (first, values), *others = weights[4:]
+    rest = [tensor for tensor, _ in others]
+    slope = gradient(lambda w: sum_of_squares(w, *rest), first)
+    assert keras.backend.standardize_dtype(slope.dtype) == dtype
+    np.testing.assert_allclose(as_float64(slope), 2 * values)
+    slope = gradient(lambda w: sum_of_squares(*rest, w), first)
+    np.testing.assert_allclose(as_float64(slope), 2 * values)
+
+
+def test_total_penalty_is_the_sum_of_each_variables_own():
+    strength = keras.Variable(0.5)
+    shared, scaled = L2(strength), Scaled(L2(strength), 0.1)
+    stock = keras.regularizers.L1(0.2)
+    cases = [
+        *[(shared, dtype) for dtype in DTYPES],
+        *[(penalty, "float32") for penalty in (shared, scaled, scaled, stock, stock)],
+        (Scaled(stock, 3.0), "float32"),
+        (Sum([shared, stock]), "float32"),
+        (L2Loss(0.7), "float32"),
+        (lambda w: ops.sum(w**4), "float32"),
+    ]
+    variables, expected = [], 0.0
+    for regularizer, dtype in cases:
+        tensor, _ = standard_normal((4, 5), dtype)
+        variable = keras.Variable(tensor, dtype=dtype)
+        variable.regularizer = regularizer
+        variables.append(variable)
+        expected += as_float64(regularizer(variable))
+    total = as_float64(total_penalty(variables))
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -1,0 +1,78 @@
+"""The networks of the questions, and the rivals: ways to penalize all their weights."""
+
+import keras
+
+from keras_l2reg import L2, L2AllWeights, attach
+
+
+def seed_network(regularizer=None):
+    return dense_network([784, 1024, 10], regularizer)
+
+
+def dense_network(widths, regularizer=None):
+    layers = [keras.Input((widths[0],))]
+    for width in widths[1:]:
+        layers.append(keras.layers.Dense(width, "relu", kernel_regularizer=regularizer))
+    return keras.Sequential(layers)
+
+
+def deep_network(regularizer=None):
+    return dense_network([256] * 51, regularizer)
+
+
+def wide_network(regularizer=None):
+    return dense_network([4096, 4096], regularizer)
+
+
+def resnet(regularizer=None):
+    model = keras.applications.ResNet50(
+        input_shape=(64, 64, 3), weights=None, classes=10
+    )
+    if regularizer is None:
+        return model
+    for layer in model.layers:
+        if hasattr(layer, "kernel_regularizer"):
+            layer.kernel_regularizer = regularizer
+    return keras.Model.from_config(model.get_config())
+
+
+# name: builder, input shape, batch, steps per timed run
+NETWORKS = {
+    "seed 784-1024-10": (seed_network, (784,), 128, 60),
+    "deep 50 x 256": (deep_network, (256,), 128, 20),
+    "wide 4096 x 4096": (wide_network, (4096,), 128, 10),
+    "ResNet50 at 64x64": (resnet, (64, 64, 3), 16, 4),
+}
+
+
+class ByHand(keras.Model):
+    """The original answer: add `tf.nn.l2_loss` of each weight matrix to the loss."""
+
+    def compute_loss(self, *args, **kwargs):
+        loss = super().compute_loss(*args, **kwargs)
+        for variable in self.trainable_variables:
+            if variable.name == "kernel":
+                loss = loss + 2e-4 * half_sum_of_squares(variable)
+        return loss
+
+
+def half_sum_of_squares(variable):
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.nn.l2_loss(variable.value)
+    return keras.ops.sum(keras.ops.square(variable)) / 2
+
+
+def by_hand(model):
+    return ByHand(model.inputs, model.outputs)
+
+
+RIVALS = {
+    "no penalty": lambda build: (build(), None),
+    "keras.regularizers.L2": lambda build: (build(keras.regularizers.L2(1e-4)), None),
+    "by hand": lambda build: (by_hand(build()), None),
+    "weight_decay": lambda build: (build(), 2e-4),
+    "attach": lambda build: (attach(build(), L2(1e-4)), None),
+    "L2AllWeights": lambda build: (L2AllWeights(build(), l2=1e-4), None),
+}
