@@ -35,7 +35,7 @@ MODES = {
 QUESTIONS = {
     "step": 5,
     "memory": 1,
-    "watching": 7,
+    "watching": 3,
     "attach": 2,
     "path": 2,
     "growth": 3,

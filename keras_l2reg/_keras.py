@@ -73,6 +73,39 @@ def sync_state(model):
         model.jax_state_sync()
 
 
+def compiled_in_fit(model, function):
+    """`function()` of the model's variables as they are between two steps of `fit`.
+
+    Compiled as the step is, so not at all on torch or with `run_eagerly=True`.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow" and not model.run_eagerly:
+        import tensorflow as tf
+
+        return tf.function(function)
+    if backend == "jax":
+        import jax
+
+        variables = [*model.trainable_variables, *model.non_trainable_variables]
+
+        def of_values(values):
+            pairs = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=pairs):
+                return function()
+
+        compiled = of_values if model.run_eagerly else jax.jit(of_values)
+        return lambda: compiled(_jax_values(model, variables))
+    return function
+
+
+def _jax_values(model, variables):
+    """The variables' values, which the JAX trainer keeps to itself within `fit`."""
+    state = getattr(model, "_jax_state", None)
+    if not state or model._jax_state_synced:
+        return [v.value for v in variables]
+    return [*state["trainable_variables"], *state["non_trainable_variables"]]
+
+
 def traces_constants():
     """Whether untracked variables become constants of the compiled step."""
     return keras.backend.backend() == "jax"

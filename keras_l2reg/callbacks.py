@@ -16,6 +16,7 @@ of callbacks, so that these find the new keys in the logs.
 [0.01, 0.005]
 """
 
+import functools
 import inspect
 import math
 import warnings
@@ -64,15 +65,46 @@ def _penalized(model):
 
 
 def _measure(weights, functions):
-    if not weights:
-        return {}
-    values = [
-        ops.cast(function(weight.variable), "float32")
-        for weight, function in zip(weights, functions, strict=True)
-    ]
-    # One transfer from the device for all of them.
-    numbers = ops.convert_to_numpy(ops.stack(values)).tolist()
+    return _by_name(weights, _values(weights, functions)) if weights else {}
+
+
+def _values(weights, functions):
+    # In one tensor: one transfer from the device for all of them.
+    values = [f(w.variable) for w, f in zip(weights, functions, strict=True)]
+    return ops.stack([ops.cast(value, "float32") for value in values])
+
+
+def _by_name(weights, values):
+    numbers = ops.convert_to_numpy(values).tolist()
     return {w.name: number for w, number in zip(weights, numbers, strict=True)}
+
+
+class _CompiledPenalties:
+    """`penalties` of a model in `fit`, compiled: batches are many, epochs few."""
+
+    def __init__(self, model, weights):
+        self._weights = weights
+        self._regularizers = [w.regularizer for w in weights]
+        self._values = _keras.compiled_in_fit(
+            model, functools.partial(_values, weights, self._regularizers)
+        )
+
+    def is_for(self, weights):
+        """Whether `weights` and their regularizers are what this was compiled for."""
+        return len(weights) == len(self._weights) and all(
+            new.variable is old.variable and new.regularizer is regularizer
+            for new, old, regularizer in zip(
+                weights, self._weights, self._regularizers, strict=True
+            )
+        )
+
+    def __call__(self):
+        return _by_name(self._weights, self._values()) if self._weights else {}
+
+
+def _add(now, logs):
+    if logs is not None:
+        logs.update({f"penalty/{name}": value for name, value in now.items()})
 
 
 class PenaltyLogger(keras.callbacks.Callback):
@@ -127,11 +159,20 @@ class PenaltyLogger(keras.callbacks.Callback):
         self.every_n_batches = every_n_batches
         self.verbose = verbose
         self.warn_share = warn_share
+        # Without work after a batch, Keras need not wait for the batch's logs.
+        self.async_safe = every_n_batches is None
         self._warned_of = set()
         self._batches_done = 0
+        self._compiled = None
+        self._is_up_to_date = False
+
+    def __getstate__(self):
+        # What is compiled does not pickle.
+        return {**vars(self), "_compiled": None, "_is_up_to_date": False}
 
     def on_epoch_begin(self, epoch, logs=None):
         self._batches_done = 0
+        self._is_up_to_date = False
 
     def on_train_batch_end(self, batch, logs=None):
         if not self.every_n_batches:
@@ -139,21 +180,24 @@ class PenaltyLogger(keras.callbacks.Callback):
         # One call stands for several batches under `steps_per_execution`.
         before, self._batches_done = self._batches_done, batch + 1
         if self._batches_done // self.every_n_batches > before // self.every_n_batches:
-            _keras.sync_state(self.model)
-            self._add_to(logs)
+            _add(self._penalties_in_fit(), logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        now = self._add_to(logs)
+        now = penalties(self.model)
+        _add(now, logs)
         self._warn_of_nan(now)
         self._warn_of_share(now, logs)
         if self.verbose:
             print_penalties(self.model, title=f"Epoch {epoch + 1}")
 
-    def _add_to(self, logs):
-        now = penalties(self.model)
-        if logs is not None:
-            logs.update({f"penalty/{name}": value for name, value in now.items()})
-        return now
+    def _penalties_in_fit(self):
+        # What changes within an epoch does not reach the compiled step either.
+        if not self._is_up_to_date:
+            weights = _penalized(self.model)
+            if self._compiled is None or not self._compiled.is_for(weights):
+                self._compiled = _CompiledPenalties(self.model, weights)
+            self._is_up_to_date = True
+        return self._compiled()
 
     def _warn_of_nan(self, now):
         names = [name for name, value in now.items() if not math.isfinite(value)]
