@@ -11,8 +11,9 @@
 from keras_l2reg._version import __version__
 from keras_l2reg.attachment import attach, detach
 from keras_l2reg.audit import Finding, Findings, audit
-from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger, penalties, print_penalties
+from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger
 from keras_l2reg.decay import set_weight_decay
+from keras_l2reg.measure import penalties, print_penalties
 from keras_l2reg.model import L2AllWeights
 from keras_l2reg.path import l2_path
 from keras_l2reg.path_result import Path

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_l2reg._subject import Finding, names_of, number
-from keras_l2reg.callbacks import penalties
+from keras_l2reg.measure import penalties
 from keras_l2reg.regularizers import to_stock
 from keras_l2reg.squares import sum_of_squares
 

@@ -17,7 +17,7 @@ from keras_l2reg._duplicates import (
 from keras_l2reg._scale_invariance import is_normalized
 from keras_l2reg._subject import Finding, l2_of, names_of, number
 from keras_l2reg.attachment import attachment_of
-from keras_l2reg.callbacks import penalties
+from keras_l2reg.measure import penalties
 from keras_l2reg.persistence import lost_on_save
 from keras_l2reg.selection import KERNEL_ROLES
 

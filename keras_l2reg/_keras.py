@@ -73,13 +73,21 @@ def sync_state(model):
         model.jax_state_sync()
 
 
+def compiles_steps(model):
+    """Whether the steps of `fit` run as they were traced, not as Python."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return bool(model.jit_compile) and not model.run_eagerly
+    return backend == "tensorflow" and not model.run_eagerly
+
+
 def compiled_in_fit(model, function):
     """`function()` of the model's variables as they are between two steps of `fit`.
 
-    Compiled as the step is, so not at all on torch or with `run_eagerly=True`.
+    Compiled if the steps are.
     """
     backend = keras.backend.backend()
-    if backend == "tensorflow" and not model.run_eagerly:
+    if backend == "tensorflow" and compiles_steps(model):
         import tensorflow as tf
 
         return tf.function(function)
@@ -93,7 +101,7 @@ def compiled_in_fit(model, function):
             with keras.StatelessScope(state_mapping=pairs):
                 return function()
 
-        compiled = of_values if model.run_eagerly else jax.jit(of_values)
+        compiled = jax.jit(of_values) if compiles_steps(model) else of_values
         return lambda: compiled(_jax_values(model, variables))
     return function
 

@@ -16,7 +16,6 @@ of callbacks, so that these find the new keys in the logs.
 [0.01, 0.005]
 """
 
-import functools
 import inspect
 import math
 import warnings
@@ -25,86 +24,13 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
+from keras_l2reg.measure import (
+    CompiledPenalties,
+    penalized,
+    penalties,
+    print_penalties,
+)
 from keras_l2reg.model import L2AllWeights
-from keras_l2reg.regularizers import strength_text
-from keras_l2reg.squares import sum_of_squares
-from keras_l2reg.weights import find_weights
-
-
-def penalties(model):
-    """The penalty of each weight as it is now.
-
-    `penalty_k = regularizer_k(w_k)`, for trainable weights with a regularizer
-
-    Args:
-        model: A built `keras.Model`, wrapped or bare. Activity regularizers and
-            `add_loss` are no weight's penalty and are not counted.
-
-    Returns:
-        Dict from weight names to floats.
-
-    Example:
-
-    >>> layer = keras.layers.Dense(2, kernel_initializer="ones", name="out",
-    ...                            kernel_regularizer=keras.regularizers.L2(0.5))
-    >>> penalties(keras.Sequential([keras.Input((4,)), layer]))
-    {'out/kernel': 4.0}
-
-    Source: `keras.Model.losses`.
-    """
-    weights = _penalized(model)
-    return _measure(weights, [w.regularizer for w in weights])
-
-
-def _penalized(model):
-    # A variable may count as frozen because of a layer above its own.
-    trainable = {id(v) for v in model.trainable_variables}
-    return [
-        w for w in find_weights(model) if w.regularizer and id(w.variable) in trainable
-    ]
-
-
-def _measure(weights, functions):
-    return _by_name(weights, _values(weights, functions)) if weights else {}
-
-
-def _values(weights, functions):
-    # In one tensor: one transfer from the device for all of them.
-    values = [f(w.variable) for w, f in zip(weights, functions, strict=True)]
-    return ops.stack([ops.cast(value, "float32") for value in values])
-
-
-def _by_name(weights, values):
-    numbers = ops.convert_to_numpy(values).tolist()
-    return {w.name: number for w, number in zip(weights, numbers, strict=True)}
-
-
-class _CompiledPenalties:
-    """`penalties` of a model in `fit`, compiled: batches are many, epochs few."""
-
-    def __init__(self, model, weights):
-        self._weights = weights
-        self._regularizers = [w.regularizer for w in weights]
-        self._values = _keras.compiled_in_fit(
-            model, functools.partial(_values, weights, self._regularizers)
-        )
-
-    def is_for(self, weights):
-        """Whether `weights` and their regularizers are what this was compiled for."""
-        return len(weights) == len(self._weights) and all(
-            new.variable is old.variable and new.regularizer is regularizer
-            for new, old, regularizer in zip(
-                weights, self._weights, self._regularizers, strict=True
-            )
-        )
-
-    def __call__(self):
-        return _by_name(self._weights, self._values()) if self._weights else {}
-
-
-def _add(now, logs):
-    if logs is not None:
-        logs.update({f"penalty/{name}": value for name, value in now.items()})
 
 
 class PenaltyLogger(keras.callbacks.Callback):
@@ -159,12 +85,15 @@ class PenaltyLogger(keras.callbacks.Callback):
         self.every_n_batches = every_n_batches
         self.verbose = verbose
         self.warn_share = warn_share
-        # Without work after a batch, Keras need not wait for the batch's logs.
-        self.async_safe = every_n_batches is None
         self._warned_of = set()
         self._batches_done = 0
         self._compiled = None
         self._is_up_to_date = False
+
+    @property
+    def async_safe(self):
+        """Whether Keras need not wait for the logs of a batch: nothing is added."""
+        return self.every_n_batches is None
 
     def __getstate__(self):
         # What is compiled does not pickle.
@@ -191,11 +120,11 @@ class PenaltyLogger(keras.callbacks.Callback):
             print_penalties(self.model, title=f"Epoch {epoch + 1}")
 
     def _penalties_in_fit(self):
-        # What changes within an epoch does not reach the compiled step either.
-        if not self._is_up_to_date:
-            weights = _penalized(self.model)
+        # What changes within an epoch does not reach a compiled step either.
+        if not (self._is_up_to_date and _keras.compiles_steps(self.model)):
+            weights = penalized(self.model)
             if self._compiled is None or not self._compiled.is_for(weights):
-                self._compiled = _CompiledPenalties(self.model, weights)
+                self._compiled = CompiledPenalties(self.model, weights)
             self._is_up_to_date = True
         return self._compiled()
 
@@ -217,51 +146,6 @@ class PenaltyLogger(keras.callbacks.Callback):
                 f"the loss, {loss:.4g}: the data hardly count. Try a smaller strength.",
                 stacklevel=2,
             )
-
-
-def print_penalties(model, title=None):
-    """Print each weight's strength, norm, penalty and share of the penalty.
-
-    `norm_k = sqrt(sum(w_k**2))`, `share_k = penalty_k / sum_j penalty_j`
-
-    Args:
-        model: A built `keras.Model`, wrapped or bare.
-        title: String above the table. Defaults to `None`.
-
-    Example:
-
-    >>> layer = keras.layers.Dense(2, kernel_initializer="ones", name="out",
-    ...                            kernel_regularizer=keras.regularizers.L2(0.5))
-    >>> print_penalties(keras.Sequential([keras.Input((4,)), layer]))
-    weight     | strength |  norm | penalty | share
-    -----------+----------+-------+---------+------
-    out/kernel | l2=0.5   | 2.828 |       4 |  100%
-
-    Source: `rich.table`, https://rich.readthedocs.io/en/stable/tables.html
-    """
-    # rich comes with Keras, which prints its summaries with it.
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    weights = _penalized(model)
-    now = _measure(weights, [w.regularizer for w in weights])
-    squares = _measure(weights, [sum_of_squares] * len(weights))
-    total = sum(now.values())
-    table = Table(title=title, box=box.ASCII2, show_edge=False, pad_edge=False)
-    for column in ("weight", "strength"):
-        table.add_column(column, overflow="fold")
-    for column in ("norm", "penalty", "share"):
-        table.add_column(column, justify="right")
-    for weight in weights:
-        table.add_row(
-            weight.name,
-            strength_text(weight.regularizer),
-            f"{math.sqrt(squares[weight.name]):.4g}",
-            f"{now[weight.name]:.4g}",
-            f"{now[weight.name] / total:.0%}" if total else "-",
-        )
-    Console().print(table)
 
 
 class L2Scheduler(keras.callbacks.Callback):
@@ -377,3 +261,8 @@ def _check_positive_integer(value, name):
             f"Invalid value for argument `{name}`. Expected an integer >= 1. "
             f"Received: {name}={value}"
         )
+
+
+def _add(now, logs):
+    if logs is not None:
+        logs.update({f"penalty/{name}": value for name, value in now.items()})

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -113,6 +114,41 @@ def test_the_values_of_a_batch_are_those_of_its_weights():
         again.train_on_batch(X[rows], Y[rows])
         for key, value in expected_penalties(again, again.l2).items():
             assert watch.batches[batch][key] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize("is_eager", [False, True], ids=["compiled", "eager"])
+def test_the_values_of_a_batch_follow_what_is_attached(is_eager):
+    """From the next epoch on; in an eager step, from the next batch on."""
+    strengths = {5: 0.3, 12: 0.7}  # by the count of batches before
+
+    class Change(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.done, self.l2, self.rows = 0, 0.05, []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.change_if_due()
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.rows.append((self.l2, dict(logs)))
+            self.done += 1
+            if self.done % 5 and (is_eager or keras.backend.backend() == "torch"):
+                self.change_if_due()
+
+        def change_if_due(self):
+            if self.done in strengths:
+                self.l2 = strengths[self.done]
+                attach(self.model, self.l2)
+
+    model, change = bare(), Change()
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=is_eager)
+    logger = PenaltyLogger(1)
+    fit(model, logger, change, epochs=3)
+    assert len({l2 for l2, _ in change.rows}) >= 2
+    for l2, logs in change.rows:
+        for key, value in expected_penalties(model, l2).items():
+            assert logs[key] == pytest.approx(value, rel=1e-5)
+    copy = pickle.loads(pickle.dumps(logger))
+    assert copy.every_n_batches == 1
 
 
 @pytest.mark.skipif(

@@ -99,6 +99,30 @@ def test_sync_state_within_an_epoch():
     assert not np.array_equal(*seen)
 
 
+@pytest.mark.parametrize("is_eager", [False, True], ids=["compiled", "eager"])
+def test_compiled_in_fit_sees_each_steps_weights(is_eager):
+    ours, theirs = [], []
+
+    class Reader(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            ours.append(float(ops.convert_to_numpy(total())))
+            self.model.jax_state_sync() if BACKEND == "jax" else None
+            # A second time in the same step: now the variables have their values back.
+            ours.append(float(ops.convert_to_numpy(total())))
+            theirs.append(float(ops.convert_to_numpy(ops.sum(kernel))))
+
+    model = network()
+    kernel = model.get_layer("b").kernel
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=is_eager)
+    calls = []
+    total = _keras.compiled_in_fit(model, lambda: calls.append(0) or ops.sum(kernel))
+    model.fit(VECTORS, TARGETS, batch_size=1, verbose=0, callbacks=[Reader()])
+    assert len(set(theirs)) == len(VECTORS)
+    np.testing.assert_allclose(ours, np.repeat(theirs, 2), rtol=1e-6)
+    is_compiled = BACKEND != "torch" and not is_eager
+    assert len(calls) == (1 if is_compiled else len(ours))
+
+
 def test_traces_constants_and_replicas():
     assert _keras.traces_constants() == (keras.backend.backend() == "jax")
     assert _keras.replicas() == 1
