@@ -191,7 +191,7 @@ def step_panel(axes, by_mode):
     axes.invert_yaxis()
     axes.set_xlim(-0.25, 2)
     axes.set(xlabel="added to a step, of what Keras' L2 adds", title="Step")
-    axes.legend(fontsize="small", loc="lower right")
+    axes.legend(fontsize="small", loc="upper right")
 
 
 def attach_panel(axes, by_mode):
