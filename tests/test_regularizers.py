@@ -116,6 +116,13 @@ def test_many_weights_at_once(dtype):
     np.testing.assert_allclose(as_float64(slope), 2 * values)
 
 
+class Quartic(keras.Regularizer):
+    """A user's own."""
+
+    def __call__(self, w):
+        return ops.sum(w**4)
+
+
 def test_total_penalty_is_the_sum_of_each_variables_own():
     strength = keras.Variable(0.5)
     shared, scaled = L2(strength), Scaled(L2(strength), 0.1)
@@ -126,7 +133,7 @@ def test_total_penalty_is_the_sum_of_each_variables_own():
         (Scaled(stock, 3.0), "float32"),
         (Sum([shared, stock]), "float32"),
         (L2Loss(0.7), "float32"),
-        (lambda w: ops.sum(w**4), "float32"),
+        (Quartic(), "float32"),
     ]
     variables, expected = [], 0.0
     for regularizer, dtype in cases:
