@@ -9,8 +9,8 @@ from keras import ops
 
 from keras_l2reg._subject import Finding, names_of, number
 from keras_l2reg.measure import penalties
-from keras_l2reg.regularizers import to_stock
 from keras_l2reg.squares import sum_of_squares
+from keras_l2reg.stock import to_stock
 
 _KNOWN = (
     keras.regularizers.L1,

@@ -37,8 +37,8 @@ def losses_of_calls(model):
     given = model._losses_override
     if given:
         # By the JAX trainer, with the weights' penalties last.
-        penalties = sum(v.regularizer is not None for v in model.trainable_weights)
-        return given[: len(given) - penalties]
+        penalized = sum(v.regularizer is not None for v in model.trainable_weights)
+        return given[: len(given) - penalized]
     return [loss for layer in all_layers(model) for loss in layer._get_own_losses()]
 
 

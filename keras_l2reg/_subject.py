@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
-from keras_l2reg.regularizers import to_stock
 from keras_l2reg.selection import KERNEL_ROLES
+from keras_l2reg.stock import to_stock
 from keras_l2reg.weights import find_weights
 
 

@@ -12,8 +12,8 @@ import math
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg.regularizers import strength_text
 from keras_l2reg.squares import sum_of_squares
+from keras_l2reg.stock import strength_text
 from keras_l2reg.weights import find_weights
 
 

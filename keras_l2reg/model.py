@@ -35,10 +35,10 @@ from keras_l2reg.regularizers import (
     L2Loss,
     check_strength,
     strength_value,
-    to_stock,
     total_penalty,
 )
 from keras_l2reg.rule_config import rule_from_config, rule_to_config
+from keras_l2reg.stock import to_stock
 from keras_l2reg.weights import find_weights
 
 _RULE = ("biases", "embeddings", "layers", "multipliers", "existing")

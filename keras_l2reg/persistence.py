@@ -10,7 +10,7 @@ import functools
 
 import keras
 
-from keras_l2reg.regularizers import to_stock
+from keras_l2reg.stock import to_stock
 from keras_l2reg.weights import find_weights
 
 

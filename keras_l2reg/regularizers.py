@@ -14,8 +14,8 @@ class     penalty of a weight w  the same as
 (3.0, 1.5)
 
 All four keep their sum in float32 when the weight is float16 or bfloat16, where
-Keras' own L2 overflows at 65504. `to_stock` turns any of them into regularizers
-that come with Keras.
+Keras' own L2 overflows at 65504. `keras_l2reg.stock.to_stock` turns any of them into
+regularizers that come with Keras.
 """
 
 import functools
@@ -255,12 +255,11 @@ def total_penalty(variables):
     Returns:
         A scalar tensor.
 
-    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    >>> model.layers[0].kernel.assign(keras.ops.ones((3, 2))) is None
-    False
-    >>> model.layers[0].kernel.regularizer = L2(0.5)
-    >>> float(total_penalty([model.layers[0].kernel]))
-    3.0
+    >>> layer = keras.layers.Dense(
+    ...     2, kernel_initializer="ones", kernel_regularizer=L2(0.5))
+    >>> layer.build((None, 3))
+    >>> float(total_penalty([layer.kernel, layer.kernel]))
+    6.0
     """
     together = {}
     for variable in variables:
@@ -276,85 +275,3 @@ def _penalty(regularizer, weights):
     if type(regularizer) is Scaled:
         return regularizer.factor * _penalty(regularizer.regularizer, weights)
     return functools.reduce(ops.add, [regularizer(w) for w in weights])
-
-
-def strength_text(regularizer):
-    """A regularizer's strength in short, for tables: `"l2=0.01"`.
-
-    >>> strength_text(L2Loss(0.5)), strength_text(keras.regularizers.L1L2(0.1, 0.2))
-    ('l2=0.25', 'l1=0.1 l2=0.2')
-    """
-    try:
-        strengths = _strengths(to_stock(regularizer))
-    except ValueError:
-        return getattr(regularizer, "__name__", type(regularizer).__name__)
-    return " ".join(f"{name}={value:.4g}" for name, value in strengths.items())
-
-
-def to_stock(regularizer):
-    """The same penalty, said with regularizers that come with Keras.
-
-    Args:
-        regularizer: A Keras regularizer, perhaps one of this module.
-
-    Returns:
-        A regularizer of `keras.regularizers` with the present strength; what is not
-        of this module comes back as it is.
-
-    Raises:
-        ValueError: Keras has no such regularizer (a multiplier on a user's own).
-
-    Example:
-
-    >>> to_stock(Scaled(L2Loss(0.5), 0.1)).get_config()
-    {'l2': 0.025}
-
-    Source: https://keras.io/api/layers/regularizers/
-    """
-    if isinstance(regularizer, L2):
-        return keras.regularizers.L2(strength_value(regularizer.l2))
-    if isinstance(regularizer, L2Loss):
-        return keras.regularizers.L2(strength_value(regularizer.beta) / 2)
-    if isinstance(regularizer, Scaled):
-        return _scale_stock(to_stock(regularizer.regularizer), regularizer.factor)
-    if isinstance(regularizer, Sum):
-        return _add_stock([to_stock(r) for r in regularizer.regularizers])
-    return regularizer
-
-
-_STRENGTHS = {
-    keras.regularizers.L1: ("l1",),
-    keras.regularizers.L2: ("l2",),
-    keras.regularizers.L1L2: ("l1", "l2"),
-    keras.regularizers.OrthogonalRegularizer: ("factor",),
-}
-
-
-def _strengths(regularizer):
-    """The linear strengths of a stock regularizer, by name."""
-    if type(regularizer) not in _STRENGTHS:
-        raise ValueError(
-            "Expected regularizers that Keras itself can scale and add (L1, L2, L1L2, "
-            "and for scaling OrthogonalRegularizer). "
-            f"Received: {type(regularizer).__name__}"
-        )
-    config = regularizer.get_config()
-    return {name: float(config[name]) for name in _STRENGTHS[type(regularizer)]}
-
-
-def _scale_stock(regularizer, factor):
-    scaled = {name: v * factor for name, v in _strengths(regularizer).items()}
-    return type(regularizer)(**{**regularizer.get_config(), **scaled})
-
-
-def _add_stock(regularizers):
-    total = {"l1": 0.0, "l2": 0.0}
-    for regularizer in regularizers:
-        for name, value in _strengths(regularizer).items():
-            if name not in total:
-                raise ValueError(
-                    "Expected L1, L2 or L1L2: Keras has no regularizer that adds "
-                    f"others. Received: {type(regularizer).__name__}"
-                )
-            total[name] += value
-    return keras.regularizers.L1L2(**total)

@@ -19,7 +19,7 @@ from keras_l2reg import (
     detach,
     select,
 )
-from keras_l2reg.regularizers import to_stock
+from keras_l2reg.stock import to_stock
 
 layers, regularizers = keras.layers, keras.regularizers
 NAN, INF = float("nan"), float("inf")

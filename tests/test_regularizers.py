@@ -8,8 +8,9 @@ import pytest
 from keras import ops
 
 from keras_l2reg import L2, L2Loss, Scaled, Sum
-from keras_l2reg.regularizers import to_stock, total_penalty
+from keras_l2reg.regularizers import total_penalty
 from keras_l2reg.squares import sum_of_squares
+from keras_l2reg.stock import to_stock
 
 SHAPES = [(), (1,), (7,), (0,), (3, 0), (4, 5), (2, 3, 4), (2, 1, 3, 2, 2)]
 DTYPES = {"float64": 1e-12, "float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-3}

@@ -1,0 +1,91 @@
+"""Penalties said with regularizers that come with Keras: for files, tables, unwrapping.
+
+>>> to_stock(L2Loss(0.5)).get_config()
+{'l2': 0.25}
+"""
+
+import keras
+
+from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum, strength_value
+
+
+def strength_text(regularizer):
+    """A regularizer's strength in short, for tables: `"l2=0.01"`.
+
+    >>> strength_text(L2Loss(0.5)), strength_text(keras.regularizers.L1L2(0.1, 0.2))
+    ('l2=0.25', 'l1=0.1 l2=0.2')
+    """
+    try:
+        strengths = _strengths(to_stock(regularizer))
+    except ValueError:
+        return getattr(regularizer, "__name__", type(regularizer).__name__)
+    return " ".join(f"{name}={value:.4g}" for name, value in strengths.items())
+
+
+def to_stock(regularizer):
+    """The same penalty, said with regularizers that come with Keras.
+
+    Args:
+        regularizer: A Keras regularizer, perhaps one of this module.
+
+    Returns:
+        A regularizer of `keras.regularizers` with the present strength; what is not
+        of this module comes back as it is.
+
+    Raises:
+        ValueError: Keras has no such regularizer (a multiplier on a user's own).
+
+    Example:
+
+    >>> to_stock(Scaled(L2Loss(0.5), 0.1)).get_config()
+    {'l2': 0.025}
+
+    Source: https://keras.io/api/layers/regularizers/
+    """
+    if isinstance(regularizer, L2):
+        return keras.regularizers.L2(strength_value(regularizer.l2))
+    if isinstance(regularizer, L2Loss):
+        return keras.regularizers.L2(strength_value(regularizer.beta) / 2)
+    if isinstance(regularizer, Scaled):
+        return _scale_stock(to_stock(regularizer.regularizer), regularizer.factor)
+    if isinstance(regularizer, Sum):
+        return _add_stock([to_stock(r) for r in regularizer.regularizers])
+    return regularizer
+
+
+_STRENGTHS = {
+    keras.regularizers.L1: ("l1",),
+    keras.regularizers.L2: ("l2",),
+    keras.regularizers.L1L2: ("l1", "l2"),
+    keras.regularizers.OrthogonalRegularizer: ("factor",),
+}
+
+
+def _strengths(regularizer):
+    """The linear strengths of a stock regularizer, by name."""
+    if type(regularizer) not in _STRENGTHS:
+        raise ValueError(
+            "Expected regularizers that Keras itself can scale and add (L1, L2, L1L2, "
+            "and for scaling OrthogonalRegularizer). "
+            f"Received: {type(regularizer).__name__}"
+        )
+    config = regularizer.get_config()
+    return {name: float(config[name]) for name in _STRENGTHS[type(regularizer)]}
+
+
+def _scale_stock(regularizer, factor):
+    scaled = {name: v * factor for name, v in _strengths(regularizer).items()}
+    return type(regularizer)(**{**regularizer.get_config(), **scaled})
+
+
+def _add_stock(regularizers):
+    total = {"l1": 0.0, "l2": 0.0}
+    for regularizer in regularizers:
+        for name, value in _strengths(regularizer).items():
+            if name not in total:
+                raise ValueError(
+                    "Expected L1, L2 or L1L2: Keras has no regularizer that adds "
+                    f"others. Received: {type(regularizer).__name__}"
+                )
+            total[name] += value
+    return keras.regularizers.L1L2(**total)
