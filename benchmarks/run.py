@@ -1,6 +1,6 @@
 """What a penalty costs: five questions, each answered by ratios within one run.
 
-    python benchmarks/run.py            # all; about half an hour on 2 cores
+    python benchmarks/run.py            # all; about an hour on 2 cores
     python benchmarks/run.py --quick    # tiny sizes, only to see that it works
     python benchmarks/run.py --only step --backends tensorflow
 
