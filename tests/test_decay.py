@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import torch
 from keras import layers, ops
 
 from keras_l2reg import L2AllWeights, set_weight_decay
@@ -82,14 +81,14 @@ ADAM = {"epsilon": 1e-12}
         ({"multipliers": {"head/*": 0}}, ["hidden"]),
     ],
 )
-def test_adam_steps_as_torch_adamw(rule, decayed):
+def test_adam_steps_as_torch_adamw(rule, decayed, torch):
     model = compiled(keras.optimizers.Adam(STEP, **ADAM))
     expected = by_torch(model, torch.optim.AdamW, decayed, eps=1e-12)
     assert set_weight_decay(model.optimizer, model, RATE, **rule) is model.optimizer
     assert_steps_as(model, expected)
 
 
-def test_sgd_steps_as_torch_sgd():
+def test_sgd_steps_as_torch_sgd(torch):
     model = compiled(keras.optimizers.SGD(STEP))
     expected = by_torch(model, torch.optim.SGD)
     set_weight_decay(model.optimizer, model, RATE)
@@ -98,7 +97,7 @@ def test_sgd_steps_as_torch_sgd():
 
 # torch's SGD adds its decay to the gradient: with momentum it is an L2 penalty.
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_an_l2_of_half_the_rate_steps_as_torch_sgd(momentum):
+def test_an_l2_of_half_the_rate_steps_as_torch_sgd(momentum, torch):
     model = compiled(keras.optimizers.SGD(STEP, momentum=momentum), l2=RATE / 2)
     assert_steps_as(model, by_torch(model, torch.optim.SGD, momentum=momentum))
 

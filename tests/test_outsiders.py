@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from keras_l2reg import L2AllWeights, attach
@@ -79,7 +78,7 @@ def test_logistic_model_converges_to_logistic_regression(classes):
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_sgd_with_l2_is_torchs_weight_decay_step_by_step(momentum):
+def test_sgd_with_l2_is_torchs_weight_decay_step_by_step(momentum, torch):
     """torch adds `weight_decay * w` to the gradient, L2 adds `2 * l2 * w`."""
     rng = np.random.default_rng(0)
     l2, step_size = 0.03, 0.1
