@@ -18,3 +18,9 @@ def seeded():
 def fresh_keras():
     # Slow (it collects garbage), so not for each test.
     keras.utils.clear_session()
+
+
+@pytest.fixture
+def torch():
+    """torch as a reference for what other backends do; it is no requirement."""
+    return pytest.importorskip("torch")

@@ -36,6 +36,8 @@ def kernels_and_biases(model):
 
 def by_torch(model, optimizer, decayed=("kernels",), **arguments):
     """The weights after each step, by torch alone, from the model's weights."""
+    import torch
+
     kernels, biases = (
         [torch.tensor(w, device="cpu", requires_grad=True) for w in part]
         for part in kernels_and_biases(model)
