@@ -16,10 +16,11 @@ from keras_l2reg._duplicates import (
 )
 from keras_l2reg._scale_invariance import is_normalized
 from keras_l2reg._subject import Finding, l2_of, names_of, number
-from keras_l2reg.attachment import attachment_of
+from keras_l2reg.attachment import regularizer_beside
 from keras_l2reg.measure import penalties
 from keras_l2reg.persistence import lost_on_save
 from keras_l2reg.selection import KERNEL_ROLES
+from keras_l2reg.weights import inner_model
 
 
 def _is_never_applied(weight):
@@ -76,12 +77,15 @@ def half_precision(subject):
 
 def lost(subject):
     model = subject.model
-    inner = getattr(model, "wrapped_model", None)
-    names = lost_on_save(inner or model)
-    if inner is not None:
+    inner = inner_model(model)
+    names = lost_on_save(inner)
+    if inner is not model:
         # What a wrapper put on, it saves by itself.
-        original = attachment_of(inner).original
-        own = {w.name for w in subject.weights if original(w) is not w.regularizer}
+        own = {
+            w.name
+            for w in subject.weights
+            if regularizer_beside(w, inner) is not w.regularizer
+        }
         names = [name for name in names if name not in own]
     return names and Finding(
         "lost-on-save",

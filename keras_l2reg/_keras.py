@@ -10,6 +10,9 @@ import re
 import types
 
 import keras
+from keras.src.trainers.compile_utils import MetricsList
+
+__all__ = ["MetricsList"]  # the kind of metric whose parts callbacks can monitor
 
 
 def sublayers(layer):
@@ -32,6 +35,60 @@ def own_variables(layer):
     return layer._trainable_variables
 
 
+def own_metrics(layer):
+    """The metrics that `layer` itself made, without those of its layers."""
+    return list(layer._metrics)
+
+
+def trainer_members():
+    """Names of all that Keras' trainers define: the steps, `fit`, `metrics`, ..."""
+    classes = keras.Model.__mro__
+    trainers = classes[1 : classes.index(keras.layers.Layer)]
+    return {name for kind in trainers for name in vars(kind) if name[:2] != "__"}
+
+
+def overridden(model):
+    """Names of Keras' members that a user's class, or the model itself, redefines."""
+    members = {name for name in dir(keras.Model) if name[0] != "_"}
+    found = set()
+    for name in members | trainer_members():
+        owner = next((c for c in type(model).__mro__ if name in vars(c)), keras.Model)
+        of_keras = owner in keras.Model.__mro__ or owner.__module__[:6] == "keras."
+        # Keras sets these three on each model, past the methods of their names.
+        on_model = name in vars(model) and name not in ("build", "quantize", "loss")
+        is_method = callable(getattr(keras.Model, name, None))
+        if not of_keras or (on_model and is_method):
+            found.add(name)
+    return found
+
+
+def take_call_signature(layer, model):
+    """Let `layer`, whose `call` takes anything, be called as `model` is."""
+    names = (
+        "_call_signature",
+        "call_signature_parameters",
+        "_call_has_training_arg",
+        "_call_has_mask_arg",
+        "_call_context_args",
+        "_call_has_context_arg",
+    )
+    for name in names:
+        if hasattr(model, name):  # the last two are new in Keras 3.13
+            object.__setattr__(layer, name, getattr(model, name))
+
+
+def outermost_model(layer):
+    """Within a call of `layer`: the model (or layer) that the user called."""
+    return layer._get_call_context().entry_layer
+
+
+def is_saving_legacy_file():
+    """Whether Keras is writing a `.h5` file of a whole model, of Keras 2's form."""
+    from keras.src.backend.common.global_state import get_global_attribute
+
+    return bool(get_global_attribute("use_legacy_config"))
+
+
 def losses_of_calls(model):
     """What the last call added to `model.losses`: all but the weights' penalties."""
     given = model._losses_override
@@ -50,8 +107,12 @@ def check_variables_take(regularizer):
 
 def compile_arguments(model):
     """The live arguments (not their configs) that `model` was compiled with."""
-    # `compile` stores the optimizer before mixed precision may wrap it.
-    return dict(model._compile_config.config, optimizer=model.optimizer)
+    # `compile` stores the optimizer before mixed precision may wrap it, or not.
+    return {
+        **model._compile_config.config,
+        "optimizer": model.optimizer,
+        "auto_scale_loss": False,
+    }
 
 
 def traced_functions(model):
@@ -61,6 +122,15 @@ def traced_functions(model):
         for step in ("train", "test")
         if getattr(model, f"{step}_function", None) is not None
     ]
+
+
+def reset_compiled_steps(model):
+    """Make the next step of `fit` and `evaluate` see the model as it is now.
+
+    A model that was not compiled or not run is left alone.
+    """
+    for step in traced_functions(model):
+        getattr(model, f"make_{step}_function")(force=True)
 
 
 def sync_state(model):
@@ -112,6 +182,26 @@ def _jax_values(model, variables):
     if not state or model._jax_state_synced:
         return [v.value for v in variables]
     return [*state["trainable_variables"], *state["non_trainable_variables"]]
+
+
+def is_baked_in(variable, tensor):
+    """Whether the step in which `tensor` is traced takes `variable` for a constant."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+    from keras.src.backend.common.stateless_scope import get_stateless_scope
+    from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
+    scope = get_stateless_scope()
+    if scope is None or in_symbolic_scope():
+        return False
+    # Tracers of a gradient or a `vmap` stand around what is compiled, if anything is.
+    while isinstance(tensor, jax.core.Tracer):
+        within = getattr(tensor, "primal", getattr(tensor, "val", None))
+        if not isinstance(within, (jax.Array, jax.core.Tracer)):
+            return scope.get_current_value(variable) is None
+        tensor = within
+    return False
 
 
 def traces_constants():

@@ -22,39 +22,12 @@ import warnings
 
 import keras
 
-from keras_l2reg import _keras
+from keras_l2reg import _keras, _ledger
+from keras_l2reg._ledger import Choice
 from keras_l2reg.persistence import lost_on_save
-from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
+from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum, strength_variables
 from keras_l2reg.selection import select
-from keras_l2reg.weights import find_weights
-
-# A plain object on the model: Keras tracks layers, variables, lists and dicts only.
-_BOOKMARK = "_keras_l2reg_attachment"
-
-
-class Attachment:
-    """What was on a model before: enough to put it back exactly."""
-
-    def __init__(self):
-        self.effects = {}  # id(variable): (variable, regularizer)
-        self.slots = {}  # (id(holder), attribute): (holder, attribute, regularizer)
-
-    def original(self, weight):
-        """The regularizer that `weight` would have, had nothing been attached."""
-        if id(weight.variable) in self.effects:
-            return self.effects[id(weight.variable)][1]
-        if weight.slot in self.slots:
-            # Made after the attachment, so what it has comes from the attribute.
-            return self.slots[weight.slot][2]
-        return weight.regularizer
-
-    def note(self, weight):
-        """Remember what `weight` holds now."""
-        if weight.variable is not None:
-            self.effects[id(weight.variable)] = (weight.variable, weight.regularizer)
-        if weight.slot:
-            entry = (weight.holder, weight.attribute, weight.slot_value)
-            self.slots.setdefault(weight.slot, entry)
+from keras_l2reg.weights import find_weights, inner_model
 
 
 def attach(
@@ -65,12 +38,14 @@ def attach(
     embeddings=False,
     layers=None,
     multipliers=None,
-    existing="keep",
+    existing=None,
 ):
     """Put a penalty on every covered weight of a model, in place, at once.
 
     `model.losses` gets one term `multiplier * regularizer(w)` per covered trainable
-    weight. Attaching again replaces what was attached before.
+    weight. Attaching again replaces what was attached before, unless
+    `existing="add"`. A weight may belong to several models: each attaches to it and
+    detaches from it by itself, in any order.
 
     Args:
         model: A `keras.Model`, built or not, compiled or not, trained or not.
@@ -85,7 +60,8 @@ def attach(
             match wins, 0 leaves the weight out. Defaults to `None`.
         existing: What becomes of regularizers that a covered weight has already:
             `"keep"` leaves these weights alone, `"replace"` drops them, `"add"`
-            keeps them and adds the new. Defaults to `"keep"`.
+            keeps them and adds the new. Defaults to `None`, which is `"keep"` with a
+            warning that names the weights left alone.
 
     Returns:
         The model.
@@ -103,31 +79,44 @@ def attach(
     Source: `model.add_loss(beta * tf.nn.l2_loss(w))` for each weight matrix, as the
     regularizers of https://keras.io/api/layers/regularizers/
     """
-    if isinstance(model, keras.Model) and hasattr(model, "wrapped_model"):
+    if isinstance(model, keras.Model) and inner_model(model) is not model:
         raise ValueError(
             "Expected a model that is not wrapped: an `L2AllWeights` looks after its "
             f"own penalty. Received: model={model.name!r}"
         )
-    plan = plan_attachment(
-        model,
-        regularizer,
-        biases=biases,
-        embeddings=embeddings,
-        layers=layers,
-        multipliers=multipliers,
-        existing=existing,
+    regularizer = as_regularizer(regularizer)
+    rule = {
+        "biases": biases,
+        "embeddings": embeddings,
+        "layers": layers,
+        "multipliers": multipliers,
+    }
+    choices, left_out = plan_attachment(model, regularizer, existing, **rule)
+    weights = find_weights(model)
+    earlier = [] if existing == "add" else _attachments_of(model, weights)
+    _ledger.note(model, weights)
+    _ledger.push(
+        _ledger.Attachment(model), choices, weights, scaled(regularizer), earlier
     )
-    write(model, plan)
+    warn_if_left_out(left_out, existing)
     _warn_if_constant(model, regularizer)
-    _warn_if_lost_on_save(model, [weight.name for weight, _ in plan])
+    _warn_if_lost_on_save(model, [choice.weight.name for choice in choices])
     return model
+
+
+def _attachments_of(model, weights):
+    """What `attach` put on the weights by way of this model."""
+    return [
+        attachment
+        for attachment in _ledger.attachments(weights)
+        if attachment.model is model and not attachment.by_wrapper
+    ]
 
 
 def _warn_if_constant(model, regularizer):
     tracked = {id(v) for v in model.variables}
-    strengths = getattr(regularizer, "__dict__", {}).values()
     if _keras.traces_constants() and any(
-        isinstance(s, keras.Variable) and id(s) not in tracked for s in strengths
+        id(variable) not in tracked for variable in strength_variables(regularizer)
     ):
         warnings.warn(
             "This strength is a variable that the model does not track, so JAX bakes "
@@ -148,47 +137,89 @@ def _warn_if_lost_on_save(model, names):
         )
 
 
-def plan_attachment(model, regularizer, *, existing="keep", **rule):
-    """Check everything and say what to write, without writing anything.
+def warn_if_left_out(names, existing):
+    """Name the weights that a plan left alone, unless this was asked for."""
+    if names and existing is None:
+        warnings.warn(
+            "These weights have a penalty already, which is kept, so that the new "
+            f"one does not reach them: {', '.join(names)}. Pass existing='replace' or "
+            "'add' to reach them, or existing='keep' if this is what you want.",
+            stacklevel=3,
+        )
+
+
+def plan_attachment(model, regularizer, existing=None, **rule):
+    """Check everything and choose the weights, without writing anything.
 
     Args:
-        model, regularizer, existing: as in `attach`.
+        model, existing: as in `attach`.
+        regularizer: A callable from `as_regularizer`.
         **rule: `biases`, `embeddings`, `layers`, `multipliers`, as in `select`.
 
     Returns:
-        A list of `(Weight, regularizer)`.
+        A list of `Choice`, and the names of the weights that are left alone for a
+        penalty that they have already.
 
     Raises:
         TypeError, ValueError: as `attach`.
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
-    >>> [(w.name, r.l2) for w, r in plan_attachment(model, 0.5)]
-    [('a/kernel', 0.5)]
-
-    Source: `attach`.
+    >>> layer = keras.layers.Dense(3, name="a", kernel_regularizer="l1")
+    >>> model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(2)])
+    >>> choices, left_out = plan_attachment(model, L2(0.5))
+    >>> len(choices), left_out
+    (1, ['a/kernel'])
     """
-    regularizer = as_regularizer(regularizer)
-    if existing not in ("keep", "replace", "add"):
+    if existing not in (None, "keep", "replace", "add"):
         raise ValueError(
-            "Invalid value for argument `existing`. Expected 'keep', 'replace' or "
-            f"'add'. Received: existing={existing!r}"
+            "Invalid value for argument `existing`. Expected 'keep', 'replace', 'add' "
+            f"or `None`. Received: existing={existing!r}"
         )
-    before = attachment_of(model)
-    scaled = functools.cache(lambda factor: Scaled(regularizer, factor))
-    added = functools.cache(lambda *terms: Sum(terms))
-    plan = []
+    regularizer_of = scaled(regularizer)
+    choices, left_out = [], []
     for weight, factor in select(model, **rule):
-        original = before.original(weight)
-        if existing == "keep" and original is not None:
+        below = regularizer_beside(weight, model)
+        if below is not None and existing in (None, "keep"):
+            left_out.append(weight.name)
             continue
-        new = regularizer if factor == 1.0 else scaled(factor)
-        if existing == "add" and original is not None:
-            new = added(original, new)
-        _check_applies(new, weight)
-        plan.append((weight, new))
-    return plan
+        new = regularizer_of(factor)
+        adds = existing == "add"
+        _check_applies(Sum([below, new]) if adds and below is not None else new, weight)
+        choices.append(Choice(weight, factor, adds))
+    if not choices:
+        raise ValueError(
+            "Expected at least one weight to put the penalty on. Received: weights "
+            f"that all have one already ({', '.join(left_out)}), which is kept; pass "
+            "existing='replace' to put the new penalty in its place, or "
+            "existing='add' to have both"
+        )
+    return choices, left_out
+
+
+def regularizer_beside(weight, model):
+    """What a weight would have if nothing had been put on it by way of `model`.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> weight = find_weights(attach(model, 0.1))[0]
+    >>> weight.regularizer is None, regularizer_beside(weight, model) is None
+    (False, True)
+    """
+    stack = _ledger.stack_of(weight)
+    if stack is None:
+        return weight.regularizer
+    return stack.value(lambda old: old is not None and old.model is model)
+
+
+def scaled(regularizer):
+    """The function from a multiplier to the regularizer times that, one object each.
+
+    >>> scaled(L2(0.5))(1.0).l2, scaled(L2(0.5))(0.1).factor
+    (0.5, 0.1)
+    """
+    return functools.cache(
+        lambda factor: regularizer if factor == 1.0 else Scaled(regularizer, factor)
+    )
 
 
 def as_regularizer(value):
@@ -226,7 +257,7 @@ def as_regularizer(value):
 
 def _check_applies(regularizer, weight):
     # L2 fits every weight; others (OrthogonalRegularizer) want a certain rank.
-    if weight.variable is None or isinstance(regularizer, (L2, L2Loss)):
+    if weight.variable is None or type(regularizer) in (L2, L2Loss):
         return
     try:
         penalty = regularizer(weight.variable)
@@ -244,93 +275,11 @@ def _check_applies(regularizer, weight):
         )
 
 
-def write(model, plan):
-    """Write effect, persistence and trace together, as planned.
-
-    Args:
-        model: The `keras.Model` that the plan was made for.
-        plan: A list of `(Weight, regularizer)`, from `plan_attachment`.
-
-    Returns:
-        The `Attachment` that `detach` will need.
-
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> attachment = write(model, plan_attachment(model, 0.5))
-    >>> len(model.losses)
-    1
-
-    Source: `keras.Variable.regularizer`, `keras.Model.make_train_function`.
-    """
-    _restore(model)
-    attachment = Attachment()
-    wanted = {weight.name: regularizer for weight, regularizer in plan}
-    touched = {weight.slot for weight, _ in plan if weight.slot}
-    by_slot = {}
-    for weight in find_weights(model):
-        if weight.name not in wanted and weight.slot not in touched:
-            continue
-        attachment.note(weight)
-        new = wanted.get(weight.name, weight.regularizer)
-        if weight.variable is not None:
-            weight.variable.regularizer = new
-        if weight.slot and not weight.is_frozen_lora_base:
-            by_slot.setdefault(weight.slot, []).append((weight, new))
-    for sharers in by_slot.values():
-        weight, new = sharers[0]
-        # One attribute can't say different things of the weights that it stands for.
-        if all(other is new for _, other in sharers):
-            setattr(weight.holder, weight.attribute, new)
-    object.__setattr__(model, _BOOKMARK, attachment)
-    drop_trace(model)
-    return attachment
-
-
-def _restore(model):
-    attachment = getattr(model, _BOOKMARK, None)
-    if attachment is None:
-        return
-    for weight in find_weights(model):
-        if weight.variable is not None:
-            weight.variable.regularizer = attachment.original(weight)
-    for variable, regularizer in attachment.effects.values():
-        variable.regularizer = regularizer
-    for holder, attribute, regularizer in attachment.slots.values():
-        setattr(holder, attribute, regularizer)
-    forget(model)
-
-
-def forget(model):
-    """Leave what is attached as it is, for good: `detach` no longer knows of it.
-
-    >>> model = attach(keras.Sequential([keras.layers.Dense(3)]), 0.01)
-    >>> forget(model)
-    >>> is_attached(model)
-    False
-    """
-    if is_attached(model):
-        object.__delattr__(model, _BOOKMARK)
-
-
-def drop_trace(model):
-    """Make the next step of `fit` and `evaluate` see the model as it is now.
-
-    Args:
-        model: A `keras.Model`; one that was not compiled or run is left alone.
-
-    Example:
-
-    >>> drop_trace(keras.Sequential([keras.layers.Dense(1)]))
-
-    Source: `keras.Model.make_train_function(force=True)`.
-    """
-    for step in _keras.traced_functions(model):
-        getattr(model, f"make_{step}_function")(force=True)
-
-
 def detach(model):
-    """Put back exactly what was on a model before `attach`.
+    """Take off what `attach` put on a model; what was there before is back.
+
+    Where nothing was attached, the penalties of wrappers around the model are taken
+    off. What other models put on shared weights stays.
 
     Args:
         model: A `keras.Model` that `attach` was called on in this process.
@@ -351,26 +300,30 @@ def detach(model):
 
     Source: the inverse of `attach`.
     """
-    if not is_attached(model):
+    attachments = []
+    if isinstance(model, keras.Model) and inner_model(model) is model:
+        weights = find_weights(model)
+        attachments = _attachments_of(model, weights) or attachments_by(model, weights)
+    if not attachments:
         raise ValueError(
             "Expected a model that `attach` was called on (a saved and loaded model "
-            f"does not remember what was there before). Received: model={model!r}"
+            "does not remember what was there before; a wrapper is taken off by "
+            f"`unwrap(strip=True)`). Received: model={model!r}"
         )
-    _restore(model)
-    drop_trace(model)
+    _ledger.lift(attachments)
     return model
 
 
+def attachments_by(model, weights):
+    """All that was put on the weights by way of this model, wrappers' included."""
+    return [a for a in _ledger.attachments(weights) if a.model is model]
+
+
 def is_attached(model):
-    """Whether `attach` put a penalty on this model, which `detach` can take off.
+    """Whether a penalty of this package stands on a model, by `attach` or a wrapper.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> is_attached(model), is_attached(attach(model, 0.01))
     (False, True)
     """
-    return hasattr(model, _BOOKMARK)
-
-
-def attachment_of(model):
-    """The model's `Attachment`; an empty one where nothing is attached."""
-    return getattr(model, _BOOKMARK, None) or Attachment()
+    return bool(attachments_by(model, find_weights(model)))

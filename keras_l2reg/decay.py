@@ -24,7 +24,7 @@ No `rate` stands for an `l2` there; tune it anew.
 
 import keras
 
-from keras_l2reg.attachment import drop_trace
+from keras_l2reg import _keras
 from keras_l2reg.regularizers import check_strength
 from keras_l2reg.selection import select
 from keras_l2reg.weights import find_weights
@@ -99,7 +99,7 @@ def set_weight_decay(
     if hasattr(inner, "adam_weight_decay"):
         # Muon hands the weights that are no matrices to an Adam of its own.
         inner.adam_weight_decay = rate
-    drop_trace(model)
+    _keras.reset_compiled_steps(model)
     return optimizer
 
 

@@ -47,7 +47,9 @@ def penalized(model):
     # A variable may count as frozen because of a layer above its own.
     trainable = {id(v) for v in model.trainable_variables}
     return [
-        w for w in find_weights(model) if w.regularizer and id(w.variable) in trainable
+        w
+        for w in find_weights(model)
+        if w.regularizer is not None and id(w.variable) in trainable
     ]
 
 

@@ -12,61 +12,85 @@
 
 import contextlib
 import inspect
+import math
 import warnings
+import weakref
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_l2reg import _keras
+from keras_l2reg import _keras, _ledger
+from keras_l2reg._serialization import (
+    FORMAT,
+    Saved,
+    outcome_of,
+    rule_from_config,
+    rule_to_config,
+    slots_without,
+)
+from keras_l2reg._window import Window, check_inner_model
 from keras_l2reg.attachment import (
     as_regularizer,
-    attachment_of,
-    detach,
-    drop_trace,
-    forget,
-    is_attached,
     plan_attachment,
-    write,
+    scaled,
+    warn_if_left_out,
 )
-from keras_l2reg.loss_split import LossSplit
-from keras_l2reg.persistence import lost_on_save, settle, slots_set
+from keras_l2reg.loss_split import KEYS, LossSplit
+from keras_l2reg.persistence import lost_on_save, slots_set
 from keras_l2reg.regularizers import (
     L2,
     L2Loss,
     check_strength,
     strength_value,
+    strength_variables,
     total_penalty,
 )
-from keras_l2reg.rule_config import rule_from_config, rule_to_config
-from keras_l2reg.stock import to_stock
+from keras_l2reg.stock import stock_once, to_stock
 from keras_l2reg.weights import find_weights
 
-_RULE = ("biases", "embeddings", "layers", "multipliers", "existing")
-_STEPS = ("train_step", "test_step", "compute_loss")
+_RULE_BY_DEFAULT = {
+    "biases": False,
+    "embeddings": False,
+    "layers": None,
+    "multipliers": None,
+    "existing": "keep",
+}
+_RULE = tuple(_RULE_BY_DEFAULT)
+_NO_LEGACY_FILE = (
+    "Expected a file name that ends in `.keras`: the legacy HDF5 format has no place "
+    "for a wrapper. Received: {}. To write HDF5, save the inner model, with Keras' own "
+    "regularizers: `wrapper.unwrap().save(...)`"
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
-class L2AllWeights(keras.Model):
+class L2AllWeights(Window):
     """A model with an L2 penalty on every kernel, the rest as it was.
 
     `loss = data_loss + penalty`, `penalty = l2 * sum_k multiplier_k * sum(w_k**2)`
 
     The given model is shared, not copied: train the wrapper, and the model is
-    trained. The logs of `fit` and `evaluate` get `data_loss` and `penalty`.
+    trained. What a user does with the model he does with the wrapper: its public
+    attributes and methods are the model's, its weights files are the model's. The
+    logs of `fit`, and results as a dict, get `data_loss` and `penalty`.
 
     Args:
         model: A `keras.Model`, built or not, compiled or not.
         l2: Finite float >= 0, on Keras' scale; live, and saved with the weights.
             `beta * tf.nn.l2_loss` is `l2=beta / 2`. Defaults to `0.01`.
         regularizer: Instead of `l2`, any Keras regularizer, its name or config. An
-            `L2`, `L2Loss` or `keras.regularizers.L2` has a live `l2` as well.
+            `L2`, `L2Loss` or `keras.regularizers.L2` has a live `l2` as well. A
+            strength that is a `keras.Variable` stays that variable, which is not
+            trained.
         biases, embeddings, layers, multipliers, existing: Which weights, as in
             `keras_l2reg.attach`.
         name: String, the wrapper's name. Defaults to `None`.
 
     Raises:
-        TypeError, ValueError: a bad argument, a wrapped wrapper, or a model with its
-            own `train_step`, `test_step` or `compute_loss` (use `attach` for these).
+        TypeError, ValueError: a bad argument, a wrapped wrapper, or a model that
+            redefines a part of Keras' trainer, such as `train_step`, `compute_loss`
+            or `fit` (use `attach` for these).
 
     Example:
 
@@ -80,6 +104,8 @@ class L2AllWeights(keras.Model):
     NIPS 1991.
     """
 
+    _is_keras_l2reg_wrapper = True
+
     def __init__(
         self,
         model,
@@ -90,10 +116,13 @@ class L2AllWeights(keras.Model):
         embeddings=False,
         layers=None,
         multipliers=None,
-        existing="keep",
+        existing=None,
         name=None,
+        _saved=None,
     ):
-        _check_model(model)
+        check_inner_model(model)
+        if model.compiled:
+            _check_logged_names(model, **_keras.compile_arguments(model))
         strength, regularizer = _strength_or_regularizer(l2, regularizer)
         rule = {
             "biases": biases,
@@ -102,57 +131,97 @@ class L2AllWeights(keras.Model):
             "multipliers": multipliers,
             "existing": existing,
         }
-        if find_weights(model) or model.built:
-            plan_attachment(model, regularizer or L2(strength), **rule)
-        # The model casts its own inputs; casting them here too would lose digits.
-        super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
-        self.wrapped_model = model
+        weights, planned = find_weights(model), None
+        is_asked = _saved is None or _saved.asks_rule
+        if is_asked and (weights or model.built):
+            planned = plan_attachment(model, regularizer or L2(strength), **rule)
+        super().__init__(model, name=name)
         self.loss_split = LossSplit()
         self._strength = None
         if strength is not None:
-            self._strength = self.add_weight(
-                name="l2",
-                shape=(),
-                dtype="float32",
-                initializer=keras.initializers.Constant(strength),
-                trainable=False,
-                autocast=False,
-            )
+            self._strength = self._add_strength(strength)
             regularizer = L2(self._strength)
-        self._hidden = _Hidden(regularizer, rule)
-        if find_weights(model) or model.built:
-            self._attach()
-        self._hidden.is_complete = _keras.is_built_throughout(model)
-        self.built = model.built
-        self._forward_training = "training" in inspect.signature(model.call).parameters
+        self._hidden = _UntrackedState(model, regularizer, rule, _saved)
+        self._adopt(strength_variables(regularizer))
+        self._put(weights, planned)
         if model.compiled:
             self.compile(**_keras.compile_arguments(model))
 
-    def _attach(self):
+    def _add_strength(self, value):
+        return self.add_weight(
+            name="l2",
+            shape=(),
+            dtype="float32",
+            initializer=keras.initializers.Constant(value),
+            trainable=False,
+            autocast=False,
+        )
+
+    def _adopt(self, variables):
+        """Track the strengths that a user's regularizer reads, so that they are live."""
+        for variable in variables:
+            if variable is not self._strength:
+                variable.trainable = False
+                self._track_variable(variable)
+
+    def _put(self, weights, planned):
+        """Put the penalty on the planned weights, in place of what this put before."""
         hidden, model = self._hidden, self.wrapped_model
-        plan = plan_attachment(model, hidden.regularizer, **hidden.rule)
-        hidden.attachment = write(model, plan)
+        choices, left_out = planned or ([], [])
+        if planned is None and hidden.saved is not None:
+            choices = hidden.saved.choices(weights, hidden.is_complete)
+        earlier = hidden.attachment
+        hidden.attachment = _ledger.Attachment(model, by_wrapper=True)
+        regularizer_of = scaled(hidden.regularizer)
+        for holder in (model, self, *hidden.hosts):
+            _ledger.note(holder, weights)
+        try:
+            _ledger.push(
+                hidden.attachment, choices, weights, regularizer_of, [earlier]
+            )
+        except BaseException:
+            hidden.attachment = earlier
+            raise
+        if hidden.is_complete:
+            hidden.saved = None
+        warn_if_left_out(left_out, hidden.rule["existing"])
 
-    def build(self, input_shape):
-        model = self.wrapped_model
-        # Without a `build` of its own, a model is built by its first call.
-        if not model.built and type(model).build is not keras.Model.build:
-            model.build(input_shape)
+    def _put_again(self):
+        """Put the penalty on the weights that there are by now."""
+        hidden, model = self._hidden, self.wrapped_model
+        if hidden.attachment.is_lifted:
+            return
+        planned = None
+        if hidden.saved is None or hidden.saved.asks_rule:
+            planned = plan_attachment(model, hidden.regularizer, **hidden.rule)
+        hidden.is_complete = _keras.is_built_throughout(model)
+        self._put(find_weights(model), planned)
 
-    def call(self, inputs, training=None):
-        kwargs = {"training": training} if self._forward_training else {}
-        outputs = self.wrapped_model(inputs, **kwargs)
-        if not self._hidden.is_complete:
+    def call(self, *args, **kwargs):
+        outputs = super().call(*args, **kwargs)
+        hidden = self._hidden
+        if not hidden.is_complete:
             # The first call made the last weights; they want their penalty too.
-            self._attach()
-            self._hidden.is_complete = True
+            self._put_again()
+            hidden.is_complete = True
+        host = _keras.outermost_model(self)
+        if host is not self and host not in hidden.hosts:
+            hidden.hosts.add(host)
+            _ledger.note(host, find_weights(self))
         return outputs
+
+    def _change(self, change, *args, **kwargs):
+        result = super()._change(change, *args, **kwargs)
+        self._put_again()
+        return result
+
+    # ------------------------------------------------------------ the live strength
 
     @property
     def l2(self):
         """The strength of the penalty, on Keras' scale; assign to change it live."""
         self._check_live()
-        _keras.sync_state(self)
+        self._sync_state()
         return strength_value(self._strength)
 
     @l2.setter
@@ -160,8 +229,11 @@ class L2AllWeights(keras.Model):
         self._check_live()
         if isinstance(value, keras.Variable):
             value = strength_value(check_strength(value, "l2"))
-        _keras.sync_state(self)
-        self._strength.assign(check_strength(value, "l2"))
+        value = _as_kept(check_strength(value, "l2"), self._strength.dtype)
+        self._sync_state()
+        self._strength.assign(value)
+        if _keras.traces_constants():
+            self._refresh_constants()
 
     def _check_live(self):
         if self._strength is None:
@@ -169,18 +241,31 @@ class L2AllWeights(keras.Model):
                 "Expected a wrapper with an L2 strength. Received: a wrapper with "
                 f"regularizer={self._hidden.regularizer!r}"
             )
-        attachment = self._hidden.attachment
-        if attachment and attachment is not attachment_of(self.wrapped_model):
+        if not self._hidden.attachment.reaches_a_weight():
             raise ValueError(
                 "Expected a wrapper in use. The penalty of its model was since taken "
                 "off or over, by `unwrap`, `detach`, `attach` or another wrapper, so "
                 "this wrapper's `l2` no longer reaches it."
             )
 
+    def _sync_state(self):
+        for model in (self, *self._hidden.hosts):
+            _keras.sync_state(model)
+
+    def _refresh_constants(self):
+        """Let models that do not track the strength compile its new value."""
+        for model in self._hidden.attachment.models:
+            if _keras.traced_functions(model) and not any(
+                variable is self._strength for variable in model.variables
+            ):
+                _keras.reset_compiled_steps(model)
+
+    # --------------------------------------------------------- the split of the loss
+
     @property
     def losses(self):
         """One term per penalized trainable weight, after all other losses."""
-        shown = self._hidden.shown_losses if hasattr(self, "_hidden") else None
+        shown = self._hidden.shown_losses if "_hidden" in vars(self) else None
         return super().losses if shown is None else list(shown)
 
     def compute_loss(
@@ -196,6 +281,11 @@ class L2AllWeights(keras.Model):
                 data_loss = super().compute_loss(
                     x, y, y_pred, sample_weight, training=training
                 )
+        if not self._hidden.knows_logged_names:
+            # A subclassed model tells the names of its outputs by its first loss.
+            others = [m for m in self.metrics if m is not self.loss_split]
+            _check_none_is_ours(metric.name for metric in others)
+            self._hidden.knows_logged_names = True
         replicas, count = _keras.replicas(), _batch_size(x)
         if replicas == 1:
             self.loss_split.update_state(data_loss, penalty, sample_weight=count)
@@ -205,15 +295,51 @@ class L2AllWeights(keras.Model):
         self.loss_split.update_state(data_loss * replicas, penalty, sample_weight=count)
         return ops.add(data_loss, penalty / replicas)
 
+    @property
+    def metrics(self):
+        """Those of the bare model, and the split of the loss."""
+        metrics = super().metrics
+        if "loss_split" not in vars(self):
+            return metrics
+        own = metrics.index(self.loss_split)
+        inner = _keras.own_metrics(self.wrapped_model)
+        return [*metrics[:own], *inner, *metrics[own + 1 :], self.loss_split]
+
+    @property
+    def metrics_names(self):
+        """The names of the bare model's metrics, in the order of list results."""
+        return [metric.name for metric in self.metrics if metric is not self.loss_split]
+
+    def _flatten_metrics_in_order(self, logs):
+        # A list can't name what is in it, so it holds what the bare model's does.
+        logs = {name: value for name, value in logs.items() if name not in KEYS}
+        return super()._flatten_metrics_in_order(logs)
+
+    def compile(self, *args, **kwargs):
+        """Configure the training: `keras.Model.compile`.
+
+        Raises:
+            ValueError: an output or a metric would be logged as `data_loss` or
+                `penalty`, which the wrapper logs.
+        """
+        signature = inspect.signature(super().compile)
+        _check_logged_names(
+            self.wrapped_model, **signature.bind(*args, **kwargs).arguments
+        )
+        super().compile(*args, **kwargs)
+
+    # --------------------------------------------------------------------- the end
+
     def unwrap(self, strip=False):
-        """The inner model, free of `keras_l2reg`.
+        """The inner model, free of `keras_l2reg`, compiled as the wrapper is.
 
         Args:
             strip: Boolean. `False` gives the model stock Keras regularizers of the
-                present strength; `True` gives it as it came. Defaults to `False`.
+                present strength; `True` takes the penalty off. Defaults to `False`.
 
         Returns:
-            The inner model; this wrapper's `l2` no longer reaches it.
+            The inner model; this wrapper's `l2` no longer reaches it. What `attach`,
+            other models or other wrappers put on its weights stays.
 
         Raises:
             ValueError: Keras has no such regularizer; nothing is changed.
@@ -227,159 +353,91 @@ class L2AllWeights(keras.Model):
 
         Source: https://keras.io/api/layers/regularizers/
         """
-        _keras.sync_state(self)
-        model = self.wrapped_model
+        self._sync_state()
+        model, weights = self.wrapped_model, find_weights(self)
         if strip:
-            if is_attached(model):
-                detach(model)
+            _ledger.lift([self._hidden.attachment])
         else:
-            settle(model)
-            forget(model)
-            lost = lost_on_save(model)
-            if lost:
-                warnings.warn(
-                    f"The configuration of {model.name!r} can't carry the penalty of "
-                    f"these weights; loading it drops them: {', '.join(lost)}",
-                    stacklevel=2,
-                )
-        drop_trace(model)
-        drop_trace(self)
+            _ledger.keep_for_good(self._hidden.attachment, weights, stock_once())
+            _warn_of_stock(model, weights)
+        if self.compiled:
+            model.compile(**_keras.compile_arguments(self))
         return model
 
+    # -------------------------------------------------------------- saved and loaded
+
+    def save(self, filepath, *args, **kwargs):
+        """Save the wrapper as a `.keras` file: `keras.Model.save`.
+
+        Raises:
+            ValueError: a legacy `.h5` file.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(_NO_LEGACY_FILE.format(filepath))
+        super().save(filepath, *args, **kwargs)
+
     def get_config(self):
-        slots = attachment_of(self.wrapped_model).slots.values()
-        with slots_set(slots):
+        if _keras.is_saving_legacy_file():
+            raise ValueError(_NO_LEGACY_FILE.format("a legacy HDF5 file"))
+        hidden, weights = self._hidden, find_weights(self)
+        with slots_set(slots_without(hidden.attachment, weights)):
             model = keras.saving.serialize_keras_object(self.wrapped_model)
         # The wrapper is what is compiled; the inner model need not load its loss.
         model.pop("compile_config", None)
-        config = rule_to_config(self.wrapped_model, self._hidden.rule)
-        if self._strength is None:
-            regularizer = keras.regularizers.serialize(self._hidden.regularizer)
-            return {
-                **config,
-                "name": self.name,
-                "model": model,
-                "regularizer": regularizer,
-            }
-        l2 = strength_value(self._strength)
-        return {**config, "name": self.name, "model": model, "l2": l2}
+        outcome = outcome_of(hidden.attachment, weights) if hidden.is_complete else None
+        _warn_of_lost_lora(self.wrapped_model, outcome or [], weights)
+        return {
+            **rule_to_config(self.wrapped_model, hidden.rule),
+            "name": self.name,
+            "model": model,
+            **self._strength_config(),
+            "format": FORMAT,
+            "outcome": outcome,
+            "lifted": hidden.attachment.is_lifted,
+        }
+
+    def _strength_config(self):
+        if self._strength is not None:
+            return {"l2": strength_value(self._strength)}
+        serialized = keras.regularizers.serialize(self._hidden.regularizer)
+        return {"regularizer": serialized}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        config["model"] = keras.saving.deserialize_keras_object(
-            config["model"], custom_objects=custom_objects
+        config = {"existing": "keep", **config}
+        model = keras.saving.deserialize_keras_object(
+            config.pop("model"), custom_objects=custom_objects
         )
-        rule = {key: config.pop(key) for key in (*_RULE, "weight_names")}
-        rule = rule_from_config(config["model"], rule, custom_objects)
-        return cls(**config, **rule)
+        names = [n for n in (*_RULE, "weight_names") if n in config]
+        rule = {name: config.pop(name) for name in names}
+        config.pop("format", None)
+        saved = Saved(config.pop("outcome", None), config.pop("lifted", False))
+        rule = rule_from_config(model, {**_RULE_BY_DEFAULT, **rule}, custom_objects)
+        return cls(model, **config, **rule, _saved=saved)
 
-    def export(self, *args, **kwargs):
-        """Export the inner model, which predicts the same: `keras.Model.export`."""
-        return self.wrapped_model.export(*args, **kwargs)
+    def save_own_variables(self, store):
+        if self._strength is not None:
+            store["0"] = ops.convert_to_numpy(self._strength)
 
-    def summary(self, *args, **kwargs):
-        """Print the inner model's summary: `keras.Model.summary`."""
-        return self.wrapped_model.summary(*args, **kwargs)
-
-    @property
-    def layers(self):
-        """The inner model's layers."""
-        return self.wrapped_model.layers
-
-
-def _check_model(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid type for argument `model`. Expected a `keras.Model` instance. "
-            f"Received: model={model!r} of type {type(model).__name__}"
-        )
-    for layer in _keras.all_layers(model):
-        if isinstance(layer, L2AllWeights):
-            raise ValueError(
-                "Expected a model that is not wrapped and holds no wrapper. "
-                f"Received: model={model.name!r}, with the wrapper {layer.name!r}"
-            )
-    overridden = [m for m in _STEPS if _overrides(model, m)]
-    if overridden:
-        raise ValueError(
-            "Expected a model with Keras' own training step, which the wrapper runs "
-            f"in its place. Received: model={model.name!r}, which overrides "
-            f"{overridden}; use `keras_l2reg.attach(model, ...)`, which works in place"
-        )
+    def load_own_variables(self, store):
+        # A plain model's file has no strength; the present one stays.
+        if self._strength is not None and "0" in store.keys():  # noqa: SIM118
+            self._strength.assign(store["0"])
 
 
-def _overrides(model, method):
-    return getattr(type(model), method) is not getattr(keras.Model, method)
+class _UntrackedState:
+    """What a wrapper remembers out of Keras' sight, which tracks lists and dicts."""
 
-
-def _strength_or_regularizer(l2, regularizer):
-    """Either the number that a live strength starts from, or a fixed regularizer."""
-    if l2 is not None and regularizer is not None:
-        raise ValueError(
-            "Expected either `l2` or `regularizer`, not both. "
-            f"Received: l2={l2!r}, regularizer={regularizer!r}"
-        )
-    if isinstance(l2, keras.Variable):
-        raise TypeError(
-            "Invalid type for argument `l2`. Expected a float: the wrapper makes a "
-            f"live variable of its own. Received: l2={l2!r}"
-        )
-    if regularizer is None:
-        return check_strength(0.01 if l2 is None else l2, "l2"), None
-    stock = as_regularizer(regularizer)
-    if isinstance(stock, (L2, L2Loss)):
-        stock = to_stock(stock)
-    if type(stock) is keras.regularizers.L2:
-        return check_strength(float(stock.l2), "l2"), None
-    return None, stock
-
-
-def _batch_size(x):
-    leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
-    return ops.shape(leaves[0])[0] if leaves else 1
-
-
-def _forwarded(name):
-    def get(self):
-        return getattr(self.wrapped_model, name)
-
-    return property(get, doc=f"The inner model's `{name}`.")
-
-
-def _own_or_forwarded(name):
-    def get(self):
-        # As a layer of another model, the wrapper has tensors of its own there.
-        with contextlib.suppress(AttributeError):
-            return getattr(super(L2AllWeights, self), name)
-        return getattr(self.wrapped_model, name)
-
-    return property(get, doc=f"The inner model's `{name}`.")
-
-
-for _name in ("input", "output"):
-    setattr(L2AllWeights, _name, _own_or_forwarded(_name))
-
-for _name in (
-    "inputs",
-    "outputs",
-    "input_names",
-    "output_names",
-    "input_shape",
-    "output_shape",
-):
-    setattr(L2AllWeights, _name, _forwarded(_name))
-
-
-class _Hidden:
-    """What a wrapper must remember out of Keras' sight, which tracks lists, dicts."""
-
-    def __init__(self, regularizer, rule):
+    def __init__(self, model, regularizer, rule, saved):
         self.regularizer = regularizer
         self.rule = rule
-        self.attachment = None
-        self.is_complete = False
+        self.saved = saved
+        self.attachment = _ledger.Attachment(model, by_wrapper=True)
+        self.attachment.is_lifted = saved is not None and saved.is_lifted
+        self.hosts = weakref.WeakSet()
+        self.is_complete = _keras.is_built_throughout(model)
         self.shown_losses = None
+        self.knows_logged_names = False
 
     @contextlib.contextmanager
     def showing(self, losses):
@@ -389,3 +447,108 @@ class _Hidden:
             yield
         finally:
             self.shown_losses = None
+
+
+def _strength_or_regularizer(l2, regularizer):
+    """Either the number that a live strength starts from, or a user's regularizer."""
+    if l2 is not None and regularizer is not None:
+        raise ValueError(
+            "Expected either `l2` or `regularizer`, not both. "
+            f"Received: l2={l2!r}, regularizer={regularizer!r}"
+        )
+    if isinstance(l2, keras.Variable) or callable(l2):
+        raise TypeError(
+            "Invalid type for argument `l2`. Expected a float: the wrapper makes a "
+            "live variable of its own. Pass a regularizer, or a variable of yours as "
+            f"`keras_l2reg.L2(variable)`, by `regularizer=`. Received: l2={l2!r}"
+        )
+    if regularizer is None:
+        l2 = check_strength(0.01 if l2 is None else l2, "l2")
+        return _as_kept(l2, "float32"), None
+    regularizer = as_regularizer(regularizer)
+    is_plain = type(regularizer) in (L2, L2Loss, keras.regularizers.L2)
+    if is_plain and not strength_variables(regularizer):
+        l2 = float(to_stock(regularizer).l2)
+        return _as_kept(check_strength(l2, "l2"), "float32"), None
+    return None, regularizer
+
+
+def _as_kept(l2, dtype):
+    """Return `l2` if a variable of this dtype can keep it."""
+    kind = {"float16": np.float16, "float64": np.float64}.get(dtype, np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        kept = float(kind(l2))
+    if not math.isfinite(kept) or (l2 > 0 and kept == 0):
+        raise ValueError(
+            f"Invalid value for argument `l2`. Expected 0, or a float that {dtype} can "
+            f"hold, in which it is kept. Received: l2={l2}"
+        )
+    return l2
+
+
+def _check_logged_names(model, loss=None, metrics=None, weighted_metrics=None, **_):
+    """Raise if an output or metric would be logged by a name of the wrapper's own."""
+    outputs = getattr(model, "output_names", None)
+    if outputs is None and isinstance(loss, dict):
+        outputs = list(loss)
+    names = {
+        metric if isinstance(metric, str) else getattr(metric, "name", None)
+        for metric in keras.tree.flatten([metrics, weighted_metrics])
+    }
+    names |= {getattr(m, "__name__", None) for m in keras.tree.flatten([metrics])}
+    if outputs and len(outputs) > 1:
+        names |= {f"{output}_{name}" for output in outputs for name in {*names, "loss"}}
+    names |= {metric.name for metric in _keras.own_metrics(model)}
+    _check_none_is_ours(names)
+
+
+def _check_none_is_ours(names):
+    clash = sorted({*KEYS}.intersection(names))
+    if clash:
+        raise ValueError(
+            "Expected outputs and metrics whose logs are not called 'data_loss' or "
+            f"'penalty', which `L2AllWeights` logs. Received: {clash}, of a metric of "
+            "that name or of an output named 'data'; give it another name, or use "
+            "`keras_l2reg.attach`, which logs nothing"
+        )
+
+
+def _warn_of_stock(model, weights):
+    lost = lost_on_save(model)
+    if lost:
+        warnings.warn(
+            f"The configuration of {model.name!r} can't carry the penalty of "
+            f"these weights; loading it drops them: {', '.join(lost)}",
+            stacklevel=3,
+        )
+    narrow = [
+        w.name
+        for w in weights
+        if w.regularizer is not None and getattr(w.variable, "dtype", "") == "float16"
+    ]
+    if narrow:
+        warnings.warn(
+            "Keras' own regularizers add up in float16, which ends at 65504, so that "
+            "the penalty of these weights may become infinite: "
+            f"{', '.join(narrow)}. `keras_l2reg.attach` adds up in float32.",
+            stacklevel=3,
+        )
+
+
+def _warn_of_lost_lora(model, outcome, weights):
+    factors = {w.name for w in weights if w.is_lora_factor}
+    penalized = [name for name, multiplier, _ in outcome if multiplier is not None]
+    if factors.intersection(penalized):
+        lost = factors.intersection(lost_on_save(model))
+        if lost:
+            warnings.warn(
+                f"The configuration of {model.name!r} can't carry the LoRA of these "
+                "weights: Keras merges them into the kernels, and what is loaded has "
+                f"no penalty in their place: {', '.join(sorted(lost))}",
+                stacklevel=3,
+            )
+
+
+def _batch_size(x):
+    leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
+    return ops.shape(leaves[0])[0] if leaves else 1

@@ -1,16 +1,13 @@
 """What a model's configuration carries of its penalties, and to whom.
 
 `lost_on_save` finds, by trying, the penalties that save, load and clone would drop;
-`slots_restored` lets a model be saved as it came; `settle` turns what is attached
-into stock Keras regularizers, for those who have no `keras_l2reg`.
+`slots_set` lets a model be saved with other regularizers than it has.
 """
 
 import contextlib
-import functools
 
 import keras
 
-from keras_l2reg.stock import to_stock
 from keras_l2reg.weights import find_weights
 
 
@@ -90,46 +87,15 @@ def slots_set(entries):
     >>> print(layer.kernel_regularizer)
     None
     """
-    entries = list(entries)
-    before = [getattr(holder, attribute) for holder, attribute, _ in entries]
+    before = []
     try:
         for holder, attribute, regularizer in entries:
-            setattr(holder, attribute, regularizer)
+            value = getattr(holder, attribute)
+            # A layer may forbid it; then its config says what it says.
+            with contextlib.suppress(Exception):
+                setattr(holder, attribute, regularizer)
+                before.append((holder, attribute, value))
         yield
     finally:
-        for (holder, attribute, _), regularizer in zip(entries, before, strict=True):
-            setattr(holder, attribute, regularizer)
-
-
-def settle(model):
-    """Turn regularizers of this package into stock ones of the present strength.
-
-    Args:
-        model: A `keras.Model`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: Keras has no such regularizer; the model is left as it was.
-
-    Example:
-
-    >>> from keras_l2reg import L2Loss, attach
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> settle(attach(model, L2Loss(0.5))).layers[0].kernel_regularizer.get_config()
-    {'l2': 0.25}
-
-    Source: https://keras.io/api/layers/regularizers/
-    """
-    stock = functools.cache(to_stock)
-    places = []
-    for weight in find_weights(model):
-        if weight.variable is not None:
-            places.append((weight.variable, "regularizer"))
-        if weight.slot:
-            places.append((weight.holder, weight.attribute))
-    settled = [(owner, name, stock(getattr(owner, name))) for owner, name in places]
-    for owner, name, regularizer in settled:
-        setattr(owner, name, regularizer)
-    return model
+        for holder, attribute, value in reversed(before):
+            setattr(holder, attribute, value)

@@ -21,10 +21,12 @@ regularizers that come with Keras.
 import functools
 import math
 import numbers
+import warnings
 
 import keras
 from keras import ops
 
+from keras_l2reg import _keras
 from keras_l2reg.squares import sum_of_squares
 
 
@@ -71,9 +73,36 @@ def strength_value(strength):
     return strength
 
 
+def strength_variables(regularizer):
+    """The variables that a regularizer, or one within it, reads its strength from.
+
+    >>> strength = keras.Variable(0.5)
+    >>> strength_variables(Sum([Scaled(L2(strength), 0.1), "l1"])) == [strength]
+    True
+    """
+    found, parts = [], [*getattr(regularizer, "__dict__", {}).values()]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, keras.Variable):
+            found.append(part)
+        elif isinstance(part, (list, tuple)):
+            parts.extend(part)
+        elif isinstance(part, keras.Regularizer):
+            found.extend(strength_variables(part))
+    return found
+
+
 def _times(strength, squares):
     # A float stays one: as a tensor, Keras would round it to float32 first.
     if isinstance(strength, keras.Variable):
+        if _keras.is_baked_in(strength, squares):
+            warnings.warn(
+                f"The strength {strength.name!r} is a variable that the model in "
+                "training does not track, so JAX compiles its present value into the "
+                "step. Train the `L2AllWeights` that it belongs to, or a model that "
+                "contains this wrapper.",
+                stacklevel=3,
+            )
         strength = ops.cast(strength, squares.dtype)
     return strength * squares
 

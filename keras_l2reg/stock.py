@@ -42,15 +42,32 @@ def to_stock(regularizer):
 
     Source: https://keras.io/api/layers/regularizers/
     """
-    if isinstance(regularizer, L2):
+    if type(regularizer) is L2:
         return keras.regularizers.L2(strength_value(regularizer.l2))
-    if isinstance(regularizer, L2Loss):
+    if type(regularizer) is L2Loss:
         return keras.regularizers.L2(strength_value(regularizer.beta) / 2)
-    if isinstance(regularizer, Scaled):
+    if type(regularizer) is Scaled:
         return _scale_stock(to_stock(regularizer.regularizer), regularizer.factor)
-    if isinstance(regularizer, Sum):
+    if type(regularizer) is Sum:
         return _add_stock([to_stock(r) for r in regularizer.regularizers])
     return regularizer
+
+
+def stock_once():
+    """`to_stock`, as a function that gives one object for one object.
+
+    >>> stock, regularizer = stock_once(), L2(0.5)
+    >>> stock(regularizer) is stock(regularizer)
+    True
+    """
+    done = {}  # by id, as a user's regularizer need not be hashable
+
+    def stock(regularizer):
+        if id(regularizer) not in done:
+            done[id(regularizer)] = regularizer, to_stock(regularizer)
+        return done[id(regularizer)][1]
+
+    return stock
 
 
 _STRENGTHS = {

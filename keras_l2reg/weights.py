@@ -84,6 +84,11 @@ class Weight:
         return self.variable.regularizer
 
     @property
+    def is_lora_factor(self):
+        """Whether it is one of the two small kernels of LoRA."""
+        return self.variable is not None and self.variable.name.startswith("lora_")
+
+    @property
     def is_frozen_lora_base(self):
         """Whether LoRA trains two small kernels in place of this weight."""
         return bool(
@@ -117,8 +122,6 @@ def find_weights(model):
 
     Source: `keras.layers.Layer.weights`, https://keras.io/api/layers/base_layer/
     """
-    # The wrapper is see-through: names start within the model that it wraps.
-    root = getattr(model, "wrapped_model", model)
     found, seen_layers, seen_variables, names = [], set(), set(), set()
 
     def visit(layer, layers):
@@ -137,8 +140,21 @@ def find_weights(model):
             if id(child) not in seen_layers:
                 visit(child, (*layers, child))
 
-    visit(root, ())
+    # The wrapper is skipped: names start within the model that it wraps.
+    visit(inner_model(model), ())
     return found
+
+
+def inner_model(model):
+    """The model that an `L2AllWeights` wraps; any other model is returned as it is.
+
+    >>> model = keras.Sequential([keras.layers.Dense(3)])
+    >>> inner_model(model) is model
+    True
+    """
+    # By a mark on the class: a user's model may have a `wrapped_model` of its own.
+    is_wrapper = getattr(type(model), "_is_keras_l2reg_wrapper", False)
+    return model.wrapped_model if is_wrapper else model
 
 
 def _describe(variable_name, variable, layers, owner, taken):
@@ -149,9 +165,18 @@ def _describe(variable_name, variable, layers, owner, taken):
         holder = layers[-2]
     # MultiHeadAttention keeps its regularizers under private names.
     for candidate in (attribute, f"_{attribute}"):
-        if hasattr(holder, candidate):
+        if _is_readable(holder, candidate):
             return Weight(name, role, variable, layers, holder, candidate)
     return Weight(name, role, variable, layers)
+
+
+def _is_readable(holder, attribute):
+    # A property of the user's own may raise anything.
+    try:
+        getattr(holder, attribute)
+    except Exception:
+        return False
+    return True
 
 
 def _unused(name, taken):

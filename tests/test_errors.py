@@ -238,11 +238,6 @@ CASES |= {
         dense_model,
         "existing='drop'",
     ),
-    "existing_none": (
-        lambda m: L2AllWeights(m, existing=None),
-        dense_model,
-        "existing=None",
-    ),
     "existing_bool": (
         lambda m: attach(m, existing=True),
         dense_model,
