@@ -134,7 +134,8 @@ class L2AllWeights(Window):
         weights, planned = find_weights(model), None
         is_asked = _saved is None or _saved.asks_rule
         if is_asked and (weights or model.built):
-            planned = plan_attachment(model, regularizer or L2(strength), **rule)
+            chosen = L2(strength) if regularizer is None else regularizer
+            planned = plan_attachment(model, chosen, **rule)
         super().__init__(model, name=name)
         self.loss_split = LossSplit()
         self._strength = None

@@ -1,0 +1,269 @@
+"""Random sequences over models that share layers, against a plain Python model.
+
+The reference knows nothing of Keras: a stack of numbers for each weight, and who put
+them there. Thirty sequences in a plain run, 500 with `pytest -m slow`.
+"""
+
+import dataclasses
+import itertools
+import pathlib
+import tempfile
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small import X, still
+
+from keras_l2reg import L2AllWeights, attach, detach
+
+SQUARES = {"shared": 12, "first": 6, "second": 3}
+WEIGHTS = {
+    "a": ["shared", "first"],
+    "b": ["shared", "second"],
+    "outer": ["shared", "first"],
+}
+
+
+# -------------------------------------------------------------------- the reference
+
+
+@dataclasses.dataclass
+class Entry:
+    owner: object  # the model's name for `attach`, a number for a wrapper
+    model: str
+    strength: float
+    adds: bool
+
+
+class Reference:
+    """What is on each weight, by numbers alone."""
+
+    def __init__(self, originals):
+        self.base = dict.fromkeys(SQUARES) | originals
+        self.stacks = {name: [] for name in SQUARES}
+        self.frozen = set()
+
+    def effect(self, weight, without=None):
+        value = self.base[weight]
+        for entry in self.stacks[weight]:
+            if without is None or entry.model != without:
+                adds = entry.adds and value is not None
+                value = entry.strength + (value if adds else 0)
+        return value
+
+    def penalty(self, model):
+        return sum(
+            SQUARES[w] * (self.effect(w) or 0.0)
+            for w in WEIGHTS[model]
+            if w not in self.frozen
+        )
+
+    def put(self, owner, model, strength, existing):
+        """Whether it is accepted."""
+        chosen = [
+            w
+            for w in WEIGHTS[model]
+            if existing in ("replace", "add") or self.effect(w, without=model) is None
+        ]
+        if not chosen:
+            return False
+        if owner == model and existing != "add":
+            self.remove({owner})
+        for weight in chosen:
+            entry = Entry(owner, model, strength, existing == "add")
+            self.stacks[weight].append(entry)
+        return True
+
+    def remove(self, owners):
+        for weight, entries in self.stacks.items():
+            self.stacks[weight] = [e for e in entries if e.owner not in owners]
+
+    def detach(self, model):
+        found = [e for w in WEIGHTS[model] for e in self.stacks[w] if e.model == model]
+        owners = {e.owner for e in found if e.owner == model}
+        owners = owners or {e.owner for e in found}
+        self.remove(owners)
+        return bool(owners)
+
+    def reaches(self, owner):
+        for entries in self.stacks.values():
+            for entry in reversed(entries):
+                if entry.owner == owner:
+                    return True
+                if not entry.adds:
+                    break
+        return False
+
+    def assign(self, owner, strength):
+        for entry in itertools.chain(*self.stacks.values()):
+            if entry.owner == owner:
+                entry.strength = strength
+
+    def keep_for_good(self, owner):
+        for weight, entries in self.stacks.items():
+            for entry in entries:
+                if entry.owner == owner:
+                    entry.owner = entry.model = None
+            while entries and entries[0].owner is None:
+                entry = entries.pop(0)
+                adds = entry.adds and self.base[weight] is not None
+                below = self.base[weight] if adds else 0
+                self.base[weight] = entry.strength + below
+
+
+# ------------------------------------------------------------------------ the world
+
+
+class World:
+    """The same in Keras, held against the reference after each action."""
+
+    def __init__(self, originals):
+        self.reference = Reference(originals)
+        x = keras.Input((4,))
+        kwargs = {
+            name: {"kernel_regularizer": keras.regularizers.L2(l2)}
+            for name, l2 in originals.items()
+        }
+
+        def dense(units, name):
+            return keras.layers.Dense(
+                units, name=name, kernel_initializer="ones", **kwargs.get(name, {})
+            )
+
+        shared = dense(3, "shared")(x)
+        a = keras.Model(x, dense(2, "first")(shared))
+        b = keras.Model(x, dense(1, "second")(shared))
+        outer = keras.Sequential([keras.Input((4,)), a])
+        self.models = {"a": a, "b": b, "outer": outer}
+        self.layers = {
+            "shared": a.get_layer("shared"),
+            "first": a.get_layer("first"),
+            "second": b.get_layer("second"),
+        }
+        self.wrappers = []  # (wrapper, name of its model)
+
+    def act(self, action, *arguments):
+        getattr(self, action)(*arguments)
+        for name, model in self.models.items():
+            expect(penalty(model), self.reference.penalty(name))
+
+    def attach(self, name, strength, existing):
+        with outcome(self.reference.put(name, name, strength, existing)):
+            attach(self.models[name], strength, existing=existing)
+
+    def detach(self, name):
+        with outcome(self.reference.detach(name)):
+            detach(self.models[name])
+
+    def wrap(self, name, strength, existing):
+        owner = len(self.wrappers)
+        with outcome(self.reference.put(owner, name, strength, existing)):
+            wrapper = L2AllWeights(self.models[name], strength, existing=existing)
+            self.wrappers.append((wrapper, name))
+
+    def unwrap(self, number, strip):
+        if number < len(self.wrappers):
+            if strip:
+                self.reference.remove({number})
+            else:
+                self.reference.keep_for_good(number)
+            self.wrappers[number][0].unwrap(strip=strip)
+
+    def assign(self, number, strength):
+        if number < len(self.wrappers):
+            reaches = self.reference.reaches(number)
+            with outcome(reaches):
+                self.wrappers[number][0].l2 = strength
+            if reaches:
+                self.reference.assign(number, strength)
+
+    def fit(self, number):
+        trainable = [(model, name) for name, model in self.models.items()]
+        model, name = (trainable + self.wrappers)[number % 5 % (3 + len(self.wrappers))]
+        if not model.compiled:
+            model.compile(still(), "mse")
+        y = model.predict(X, verbose=0)
+        loss = model.fit(X, y, verbose=0).history["loss"][0]
+        expect(loss, self.reference.penalty(name))
+
+    def save(self, number):
+        trainable = [(model, name) for name, model in self.models.items()]
+        model, name = (trainable + self.wrappers)[number % (3 + len(self.wrappers))]
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "model.keras"
+            model.save(path)
+            loaded = keras.saving.load_model(path)
+        expect(penalty(loaded), self.reference.penalty(name))
+
+    def flip(self, layer):
+        self.layers[layer].trainable ^= True
+        self.reference.frozen ^= {layer}
+        # What Keras asks of those who change what is trained.
+        for model in [*self.models.values(), *(w for w, _ in self.wrappers)]:
+            if model.compiled:
+                model.compile(still(), "mse")
+
+
+def penalty(model):
+    return sum(float(keras.ops.convert_to_numpy(term)) for term in model.losses)
+
+
+def expect(received, expected):
+    np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-6)
+
+
+def outcome(is_accepted):
+    """The context for a call that is to be accepted, or refused."""
+    if is_accepted:
+        return warnings.catch_warnings()
+    return pytest.raises(ValueError)
+
+
+NAMES = st.sampled_from(sorted(WEIGHTS))
+STRENGTHS = st.sampled_from([0.1, 0.25, 1.0, 2.0])
+EXISTING = st.sampled_from([None, "keep", "replace", "add"])
+NUMBERS = st.integers(0, 4)
+ACTIONS = st.one_of(
+    st.tuples(st.just("attach"), NAMES, STRENGTHS, EXISTING),
+    st.tuples(st.just("wrap"), NAMES, STRENGTHS, EXISTING),
+    st.tuples(st.just("detach"), NAMES),
+    st.tuples(st.just("unwrap"), NUMBERS, st.booleans()),
+    st.tuples(st.just("assign"), NUMBERS, STRENGTHS),
+    st.tuples(st.just("fit"), NUMBERS),
+    st.tuples(st.just("save"), NUMBERS),
+    st.tuples(st.just("flip"), st.sampled_from(sorted(SQUARES))),
+)
+SEQUENCES = st.lists(ACTIONS, min_size=2, max_size=10)
+ORIGINALS = st.dictionaries(st.sampled_from(sorted(SQUARES)), STRENGTHS, max_size=2)
+
+
+def run(originals, actions):
+    keras.utils.clear_session(free_memory=False)
+    world = World(originals)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for action in actions:
+            world.act(*action)
+
+
+QUIET = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "print_blob": True,
+}
+
+
+@settings(max_examples=30, **QUIET)
+@given(ORIGINALS, SEQUENCES)
+def test_what_is_in_effect_is_what_a_plain_model_says(originals, actions):
+    run(originals, actions)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, **QUIET)
+@given(ORIGINALS, SEQUENCES)
+def test_what_is_in_effect_is_what_a_plain_model_says_500_times(originals, actions):
+    run(originals, actions)
