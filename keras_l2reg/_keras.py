@@ -73,8 +73,8 @@ def take_call_signature(layer, model):
         "_call_has_context_arg",
     )
     for name in names:
-        if hasattr(model, name):  # the last two are new in Keras 3.13
-            object.__setattr__(layer, name, getattr(model, name))
+        # Past Keras, which tracks lists and dicts.
+        object.__setattr__(layer, name, getattr(model, name))
 
 
 def outermost_model(layer):

@@ -186,9 +186,10 @@ class Stack:
 
     def value_for_file(self, attachment):
         """What a config says that is to be read before the attachment is put on."""
-        above = self.above(attachment)
-        if not above:
+        above, mine = self.above(attachment), self.entry_of(attachment)
+        if not above or mine is None or mine.adds:
             return self.value(lambda other: other is attachment)
+        # Read again, it is put on last, and may not replace what is above it now.
         value = None
         for entry in above:
             value = entry.on(value)
@@ -337,7 +338,8 @@ def keep_for_good(attachment, weights, convert):
         weights: All weights of its model.
         convert: Function from a regularizer to the one that is to stand in its place.
     """
-    places = [p for w in weights for p in (stack_of(w), slot_stack(w)) if p is not None]
+    places = {stack for w in weights for stack in (stack_of(w), slot_stack(w))}
+    places = {*places, *attachment.stacks} - {None}
     converted = []
     for stack in places:
         entries = []

@@ -24,7 +24,6 @@ import keras
 from keras_l2reg import _ledger
 from keras_l2reg._ledger import Choice
 from keras_l2reg.selection import as_list, candidates
-from keras_l2reg.weights import find_weights
 
 # Of what `L2AllWeights.get_config` returns: 1 held the rule, without its outcome.
 FORMAT = 2
@@ -39,6 +38,7 @@ def outcome_of(attachment, weights):
         model's own config says.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    >>> from keras_l2reg import find_weights
     >>> weights, attachment = find_weights(model), _ledger.Attachment(model)
     >>> choices = [Choice(weights[0], 0.5, False)]
     >>> _ledger.push(attachment, choices, weights, keras.regularizers.L2)
@@ -104,6 +104,7 @@ def slots_without(attachment, weights):
         A list of `(layer, attribute name, regularizer)`.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    >>> from keras_l2reg import find_weights
     >>> weights, attachment = find_weights(model), _ledger.Attachment(model)
     >>> choices = [Choice(weights[0], 0.5, False)]
     >>> _ledger.push(attachment, choices, weights, keras.regularizers.L2)

@@ -21,7 +21,7 @@ import keras
 
 from keras_l2reg import _keras
 
-# A user's class may redefine these: Keras, or the window, calls them on the inner model.
+# A user's class may redefine these: they are called on the inner model itself.
 ACTS_WITHIN = {
     *("call", "build", "built", "build_from_config", "get_build_config"),
     *("get_config", "from_config", "add_loss", "add_weight", "add_variable"),

@@ -10,10 +10,7 @@
 >>> wrapped.l2 = 0.003  # acts on the next step, without a new trace
 """
 
-import contextlib
-import inspect
 import math
-import warnings
 import weakref
 
 import keras
@@ -29,22 +26,21 @@ from keras_l2reg._serialization import (
     rule_to_config,
     slots_without,
 )
-from keras_l2reg._window import Window, check_inner_model
+from keras_l2reg._window import check_inner_model
 from keras_l2reg.attachment import (
     as_regularizer,
     plan_attachment,
     scaled,
     warn_if_left_out,
 )
-from keras_l2reg.loss_split import KEYS, LossSplit
-from keras_l2reg.persistence import lost_on_save, slots_set
+from keras_l2reg.loss_split import SplitLossModel, check_logged_names
+from keras_l2reg.persistence import slots_set, warn_of_lost_lora, warn_of_stock
 from keras_l2reg.regularizers import (
     L2,
     L2Loss,
     check_strength,
     strength_value,
     strength_variables,
-    total_penalty,
 )
 from keras_l2reg.stock import stock_once, to_stock
 from keras_l2reg.weights import find_weights
@@ -65,7 +61,7 @@ _NO_LEGACY_FILE = (
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
-class L2AllWeights(Window):
+class L2AllWeights(SplitLossModel):
     """A model with an L2 penalty on every kernel, the rest as it was.
 
     `loss = data_loss + penalty`, `penalty = l2 * sum_k multiplier_k * sum(w_k**2)`
@@ -122,7 +118,7 @@ class L2AllWeights(Window):
     ):
         check_inner_model(model)
         if model.compiled:
-            _check_logged_names(model, **_keras.compile_arguments(model))
+            check_logged_names(model, **_keras.compile_arguments(model))
         strength, regularizer = _strength_or_regularizer(l2, regularizer)
         rule = {
             "biases": biases,
@@ -137,7 +133,6 @@ class L2AllWeights(Window):
             chosen = L2(strength) if regularizer is None else regularizer
             planned = plan_attachment(model, chosen, **rule)
         super().__init__(model, name=name)
-        self.loss_split = LossSplit()
         self._strength = None
         if strength is not None:
             self._strength = self._add_strength(strength)
@@ -159,7 +154,7 @@ class L2AllWeights(Window):
         )
 
     def _adopt(self, variables):
-        """Track the strengths that a user's regularizer reads, so that they are live."""
+        """Track what a user's regularizer reads its strength from: it stays live."""
         for variable in variables:
             if variable is not self._strength:
                 variable.trainable = False
@@ -168,6 +163,8 @@ class L2AllWeights(Window):
     def _put(self, weights, planned):
         """Put the penalty on the planned weights, in place of what this put before."""
         hidden, model = self._hidden, self.wrapped_model
+        if hidden.attachment.is_lifted:
+            return
         choices, left_out = planned or ([], [])
         if planned is None and hidden.saved is not None:
             choices = hidden.saved.choices(weights, hidden.is_complete)
@@ -177,9 +174,7 @@ class L2AllWeights(Window):
         for holder in (model, self, *hidden.hosts):
             _ledger.note(holder, weights)
         try:
-            _ledger.push(
-                hidden.attachment, choices, weights, regularizer_of, [earlier]
-            )
+            _ledger.push(hidden.attachment, choices, weights, regularizer_of, [earlier])
         except BaseException:
             hidden.attachment = earlier
             raise
@@ -190,10 +185,9 @@ class L2AllWeights(Window):
     def _put_again(self):
         """Put the penalty on the weights that there are by now."""
         hidden, model = self._hidden, self.wrapped_model
-        if hidden.attachment.is_lifted:
-            return
         planned = None
-        if hidden.saved is None or hidden.saved.asks_rule:
+        is_asked = hidden.saved is None or hidden.saved.asks_rule
+        if is_asked and not hidden.attachment.is_lifted:
             planned = plan_attachment(model, hidden.regularizer, **hidden.rule)
         hidden.is_complete = _keras.is_built_throughout(model)
         self._put(find_weights(model), planned)
@@ -255,79 +249,8 @@ class L2AllWeights(Window):
 
     def _refresh_constants(self):
         """Let models that do not track the strength compile its new value."""
-        for model in self._hidden.attachment.models:
-            if _keras.traced_functions(model) and not any(
-                variable is self._strength for variable in model.variables
-            ):
-                _keras.reset_compiled_steps(model)
-
-    # --------------------------------------------------------- the split of the loss
-
-    @property
-    def losses(self):
-        """One term per penalized trainable weight, after all other losses."""
-        shown = self._hidden.shown_losses if "_hidden" in vars(self) else None
-        return super().losses if shown is None else list(shown)
-
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        others = _keras.losses_of_calls(self)
-        penalized = [v for v in self.trainable_weights if v.regularizer is not None]
-        penalty = total_penalty(penalized) if penalized else ops.zeros(())
-        if self.loss is None and not others:
-            data_loss = ops.zeros(())
-        else:
-            with self._hidden.showing(others):
-                data_loss = super().compute_loss(
-                    x, y, y_pred, sample_weight, training=training
-                )
-        if not self._hidden.knows_logged_names:
-            # A subclassed model tells the names of its outputs by its first loss.
-            others = [m for m in self.metrics if m is not self.loss_split]
-            _check_none_is_ours(metric.name for metric in others)
-            self._hidden.knows_logged_names = True
-        replicas, count = _keras.replicas(), _batch_size(x)
-        if replicas == 1:
-            self.loss_split.update_state(data_loss, penalty, sample_weight=count)
-            # Unlike `+`, it adds the float64 of a layer to the float32 of a loss.
-            return ops.add(data_loss, penalty)
-        # Keras sums the loss over replicas, so each carries its part of the penalty.
-        self.loss_split.update_state(data_loss * replicas, penalty, sample_weight=count)
-        return ops.add(data_loss, penalty / replicas)
-
-    @property
-    def metrics(self):
-        """Those of the bare model, and the split of the loss."""
-        metrics = super().metrics
-        if "loss_split" not in vars(self):
-            return metrics
-        own = metrics.index(self.loss_split)
-        inner = _keras.own_metrics(self.wrapped_model)
-        return [*metrics[:own], *inner, *metrics[own + 1 :], self.loss_split]
-
-    @property
-    def metrics_names(self):
-        """The names of the bare model's metrics, in the order of list results."""
-        return [metric.name for metric in self.metrics if metric is not self.loss_split]
-
-    def _flatten_metrics_in_order(self, logs):
-        # A list can't name what is in it, so it holds what the bare model's does.
-        logs = {name: value for name, value in logs.items() if name not in KEYS}
-        return super()._flatten_metrics_in_order(logs)
-
-    def compile(self, *args, **kwargs):
-        """Configure the training: `keras.Model.compile`.
-
-        Raises:
-            ValueError: an output or a metric would be logged as `data_loss` or
-                `penalty`, which the wrapper logs.
-        """
-        signature = inspect.signature(super().compile)
-        _check_logged_names(
-            self.wrapped_model, **signature.bind(*args, **kwargs).arguments
-        )
-        super().compile(*args, **kwargs)
+        for model in self._hidden.attachment.models - {self, *self._hidden.hosts}:
+            _keras.reset_compiled_steps(model)
 
     # --------------------------------------------------------------------- the end
 
@@ -360,7 +283,7 @@ class L2AllWeights(Window):
             _ledger.lift([self._hidden.attachment])
         else:
             _ledger.keep_for_good(self._hidden.attachment, weights, stock_once())
-            _warn_of_stock(model, weights)
+            warn_of_stock(model, weights)
         if self.compiled:
             model.compile(**_keras.compile_arguments(self))
         return model
@@ -386,7 +309,7 @@ class L2AllWeights(Window):
         # The wrapper is what is compiled; the inner model need not load its loss.
         model.pop("compile_config", None)
         outcome = outcome_of(hidden.attachment, weights) if hidden.is_complete else None
-        _warn_of_lost_lora(self.wrapped_model, outcome or [], weights)
+        warn_of_lost_lora(self.wrapped_model, outcome or [], weights)
         return {
             **rule_to_config(self.wrapped_model, hidden.rule),
             "name": self.name,
@@ -437,17 +360,6 @@ class _UntrackedState:
         self.attachment.is_lifted = saved is not None and saved.is_lifted
         self.hosts = weakref.WeakSet()
         self.is_complete = _keras.is_built_throughout(model)
-        self.shown_losses = None
-        self.knows_logged_names = False
-
-    @contextlib.contextmanager
-    def showing(self, losses):
-        """Within, `wrapper.losses` is `losses`."""
-        self.shown_losses = losses
-        try:
-            yield
-        finally:
-            self.shown_losses = None
 
 
 def _strength_or_regularizer(l2, regularizer):
@@ -485,71 +397,3 @@ def _as_kept(l2, dtype):
             f"hold, in which it is kept. Received: l2={l2}"
         )
     return l2
-
-
-def _check_logged_names(model, loss=None, metrics=None, weighted_metrics=None, **_):
-    """Raise if an output or metric would be logged by a name of the wrapper's own."""
-    outputs = getattr(model, "output_names", None)
-    if outputs is None and isinstance(loss, dict):
-        outputs = list(loss)
-    names = {
-        metric if isinstance(metric, str) else getattr(metric, "name", None)
-        for metric in keras.tree.flatten([metrics, weighted_metrics])
-    }
-    names |= {getattr(m, "__name__", None) for m in keras.tree.flatten([metrics])}
-    if outputs and len(outputs) > 1:
-        names |= {f"{output}_{name}" for output in outputs for name in {*names, "loss"}}
-    names |= {metric.name for metric in _keras.own_metrics(model)}
-    _check_none_is_ours(names)
-
-
-def _check_none_is_ours(names):
-    clash = sorted({*KEYS}.intersection(names))
-    if clash:
-        raise ValueError(
-            "Expected outputs and metrics whose logs are not called 'data_loss' or "
-            f"'penalty', which `L2AllWeights` logs. Received: {clash}, of a metric of "
-            "that name or of an output named 'data'; give it another name, or use "
-            "`keras_l2reg.attach`, which logs nothing"
-        )
-
-
-def _warn_of_stock(model, weights):
-    lost = lost_on_save(model)
-    if lost:
-        warnings.warn(
-            f"The configuration of {model.name!r} can't carry the penalty of "
-            f"these weights; loading it drops them: {', '.join(lost)}",
-            stacklevel=3,
-        )
-    narrow = [
-        w.name
-        for w in weights
-        if w.regularizer is not None and getattr(w.variable, "dtype", "") == "float16"
-    ]
-    if narrow:
-        warnings.warn(
-            "Keras' own regularizers add up in float16, which ends at 65504, so that "
-            "the penalty of these weights may become infinite: "
-            f"{', '.join(narrow)}. `keras_l2reg.attach` adds up in float32.",
-            stacklevel=3,
-        )
-
-
-def _warn_of_lost_lora(model, outcome, weights):
-    factors = {w.name for w in weights if w.is_lora_factor}
-    penalized = [name for name, multiplier, _ in outcome if multiplier is not None]
-    if factors.intersection(penalized):
-        lost = factors.intersection(lost_on_save(model))
-        if lost:
-            warnings.warn(
-                f"The configuration of {model.name!r} can't carry the LoRA of these "
-                "weights: Keras merges them into the kernels, and what is loaded has "
-                f"no penalty in their place: {', '.join(sorted(lost))}",
-                stacklevel=3,
-            )
-
-
-def _batch_size(x):
-    leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
-    return ops.shape(leaves[0])[0] if leaves else 1

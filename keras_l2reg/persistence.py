@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import warnings
 
 import keras
 
@@ -99,3 +100,47 @@ def slots_set(entries):
     finally:
         for holder, attribute, value in reversed(before):
             setattr(holder, attribute, value)
+
+
+def warn_of_stock(model, weights):
+    """Warn where Keras' own regularizers can't do what this package's did."""
+    lost = lost_on_save(model)
+    if lost:
+        warnings.warn(
+            f"The configuration of {model.name!r} can't carry the penalty of "
+            f"these weights; loading it drops them: {', '.join(lost)}",
+            stacklevel=3,
+        )
+    narrow = [
+        w.name
+        for w in weights
+        if w.regularizer is not None and getattr(w.variable, "dtype", "") == "float16"
+    ]
+    if narrow:
+        warnings.warn(
+            "Keras' own regularizers add up in float16, which ends at 65504, so that "
+            "the penalty of these weights may become infinite: "
+            f"{', '.join(narrow)}. `keras_l2reg.attach` adds up in float32.",
+            stacklevel=3,
+        )
+
+
+def warn_of_lost_lora(model, outcome, weights):
+    """Warn if LoRA's kernels have a penalty and are not there after a load.
+
+    Args:
+        model: A `keras.Model`.
+        outcome: The rows that `outcome_of` gave for the wrapper around it.
+        weights: All weights of the model.
+    """
+    factors = {w.name for w in weights if w.is_lora_factor}
+    penalized = [name for name, multiplier, _ in outcome if multiplier is not None]
+    if factors.intersection(penalized):
+        lost = factors.intersection(lost_on_save(model))
+        if lost:
+            warnings.warn(
+                f"The configuration of {model.name!r} can't carry the LoRA of these "
+                "weights: Keras merges them into the kernels, and what is loaded has "
+                f"no penalty in their place: {', '.join(sorted(lost))}",
+                stacklevel=3,
+            )
