@@ -62,8 +62,8 @@ def overridden(model):
     return found
 
 
-def take_call_signature(layer, model):
-    """Let `layer`, whose `call` takes anything, be called as `model` is."""
+def take_signature(layer, model):
+    """Let `layer`, whose `call` takes anything, be called and exported as `model` is."""
     names = (
         "_call_signature",
         "call_signature_parameters",
@@ -75,6 +75,9 @@ def take_call_signature(layer, model):
     for name in names:
         # Past Keras, which tracks lists and dicts.
         object.__setattr__(layer, name, getattr(model, name))
+    shape = getattr(model, "input_shape", None)
+    shapes = {"input_shape": shape} if shape else model._build_shapes_dict
+    object.__setattr__(layer, "_build_shapes_dict", shapes)
 
 
 def outermost_model(layer):

@@ -60,7 +60,7 @@ class Window(keras.Model):
         self.wrapped_model = model
         self.supports_masking = model.supports_masking
         self.built = model.built
-        _keras.take_call_signature(self, model)
+        _keras.take_signature(self, model)
 
     def build(self, input_shape):
         model = self.wrapped_model
@@ -124,6 +124,14 @@ class Window(keras.Model):
     def weights(self):
         """The inner model's weights."""
         return self.wrapped_model.weights
+
+    def get_layer(self, *args, **kwargs):
+        """A layer of the inner model: `keras.Model.get_layer`."""
+        return self.wrapped_model.get_layer(*args, **kwargs)
+
+    def get_quantization_layer_structure(self, mode=None):
+        """What the inner model tells Keras for `quantize`."""
+        return self.wrapped_model.get_quantization_layer_structure(mode)
 
     def compute_output_shape(self, *args, **kwargs):
         """The inner model's output shape."""

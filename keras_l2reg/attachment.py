@@ -171,11 +171,7 @@ def plan_attachment(model, regularizer, existing=None, **rule):
     >>> len(choices), left_out
     (1, ['a/kernel'])
     """
-    if existing not in (None, "keep", "replace", "add"):
-        raise ValueError(
-            "Invalid value for argument `existing`. Expected 'keep', 'replace', 'add' "
-            f"or `None`. Received: existing={existing!r}"
-        )
+    check_existing(existing)
     regularizer_of = scaled(regularizer)
     choices, left_out = [], []
     for weight, factor in select(model, **rule):
@@ -195,6 +191,18 @@ def plan_attachment(model, regularizer, existing=None, **rule):
             "existing='add' to have both"
         )
     return choices, left_out
+
+
+def check_existing(existing):
+    """Raise a ValueError if there is no such way to treat existing regularizers.
+
+    >>> check_existing("keep")
+    """
+    if existing not in (None, "keep", "replace", "add"):
+        raise ValueError(
+            "Invalid value for argument `existing`. Expected 'keep', 'replace', 'add' "
+            f"or `None`. Received: existing={existing!r}"
+        )
 
 
 def regularizer_beside(weight, model):

@@ -29,6 +29,7 @@ from keras_l2reg._serialization import (
 from keras_l2reg._window import check_inner_model
 from keras_l2reg.attachment import (
     as_regularizer,
+    check_existing,
     plan_attachment,
     scaled,
     warn_if_left_out,
@@ -117,6 +118,7 @@ class L2AllWeights(SplitLossModel):
         _saved=None,
     ):
         check_inner_model(model)
+        check_existing(existing)
         if model.compiled:
             check_logged_names(model, **_keras.compile_arguments(model))
         strength, regularizer = _strength_or_regularizer(l2, regularizer)

@@ -61,7 +61,7 @@ def test_a_damaged_member_does_not_load(saved, tmp_path, member, damage):
 
 @pytest.mark.parametrize(
     ("good", "bad"),
-    [('"l2": 0.01', '"l2": -0.01'), ('"existing": "keep"', '"existing": "nonsense"')],
+    [('"l2": 0.01', '"l2": -0.01'), ('"existing": null', '"existing": "nonsense"')],
 )
 def test_a_config_that_was_tampered_with_is_refused(saved, tmp_path, good, bad):
     path = tmp_path / "bad.keras"

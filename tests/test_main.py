@@ -51,7 +51,7 @@ def test_no_findings(saved, capsys):
 
 
 def test_wrapped_model(saved):
-    assert main([saved(L2AllWeights(mlp("l2"), l2=0.01))]) == 0
+    assert main([saved(L2AllWeights(mlp(), l2=0.01))]) == 0
 
 
 def test_json(saved, capsys):
