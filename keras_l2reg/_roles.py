@@ -107,9 +107,8 @@ def role_of(name, shape=None, siblings=()):
     >>> role_of("query", (8, 8)), role_of("query", (8, 8), ["query", "key", "value"])
     (('embeddings', False), ('kernel', True))
     """
-    # What a nested structure holds is named by its path: the leaf is the name.
-    name = name.rsplit("/", 1)[-1]
-    words = [w.lower() for w in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+    # In a nested structure, the last part with a letter is the name: `tokens/0`.
+    words = next(filter(None, map(_words, reversed(name.split("/")))), [])
     if "_".join(words) in _OF_NAME:
         return _by_whole_name(_OF_NAME["_".join(words)], shape)
     known = [word for word in words if _role_of_word(word)]
@@ -143,6 +142,10 @@ def _by_kernel_word(role, word, is_last, shape):
     return (role if len(shape) >= 2 else "scale"), True
 
 
+def _words(name):
+    return [w.lower() for w in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
 def _role_of_word(word):
     return _OF_WORD.get(word) or _OF_WORD.get(word.removesuffix("s"))
 
@@ -159,4 +162,5 @@ def _is_matrix(shape):
 
 
 def _projects(word, name, siblings):
-    return word in _KEY_OF and name.replace(word, _KEY_OF[word]) in siblings
+    key = name.lower().replace(word, _KEY_OF.get(word, word))
+    return word in _KEY_OF and key in [sibling.lower() for sibling in siblings]

@@ -64,6 +64,7 @@ def attach(
     biases=False,
     embeddings=False,
     layers=None,
+    exclude=None,
     multipliers=None,
     existing="keep",
 ):
@@ -81,6 +82,7 @@ def attach(
             `False`.
         layers: A layer class, a glob over weight names such as `"head/*"`, or a list
             of these. Defaults to `None`, all layers.
+        exclude: As `layers`, but to leave weights out. Defaults to `None`, none.
         multipliers: Dict from globs over weight names to finite floats >= 0; the last
             match wins, 0 leaves the weight out. Defaults to `None`.
         existing: What becomes of regularizers that a covered weight has already:
@@ -114,6 +116,7 @@ def attach(
         biases=biases,
         embeddings=embeddings,
         layers=layers,
+        exclude=exclude,
         multipliers=multipliers,
         existing=existing,
     )
@@ -153,7 +156,8 @@ def plan_attachment(model, regularizer, *, existing="keep", **rule):
 
     Args:
         model, regularizer, existing: as in `attach`.
-        **rule: `biases`, `embeddings`, `layers`, `multipliers`, as in `select`.
+        **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as in
+            `select`.
 
     Returns:
         A list of `(Weight, regularizer)`.

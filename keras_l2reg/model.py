@@ -41,7 +41,7 @@ from keras_l2reg.rule_config import rule_from_config, rule_to_config
 from keras_l2reg.stock import to_stock
 from keras_l2reg.weights import find_weights
 
-_RULE = ("biases", "embeddings", "layers", "multipliers", "existing")
+_RULE = ("biases", "embeddings", "layers", "exclude", "multipliers", "existing")
 _STEPS = ("train_step", "test_step", "compute_loss")
 
 
@@ -60,8 +60,8 @@ class L2AllWeights(keras.Model):
             `beta * tf.nn.l2_loss` is `l2=beta / 2`. Defaults to `0.01`.
         regularizer: Instead of `l2`, any Keras regularizer, its name or config. An
             `L2`, `L2Loss` or `keras.regularizers.L2` has a live `l2` as well.
-        biases, embeddings, layers, multipliers, existing: Which weights, as in
-            `keras_l2reg.attach`.
+        biases, embeddings, layers, exclude, multipliers, existing: Which weights, as
+            in `keras_l2reg.attach`.
         name: String, the wrapper's name. Defaults to `None`.
 
     Raises:
@@ -89,6 +89,7 @@ class L2AllWeights(keras.Model):
         biases=False,
         embeddings=False,
         layers=None,
+        exclude=None,
         multipliers=None,
         existing="keep",
         name=None,
@@ -99,6 +100,7 @@ class L2AllWeights(keras.Model):
             "biases": biases,
             "embeddings": embeddings,
             "layers": layers,
+            "exclude": exclude,
             "multipliers": multipliers,
             "existing": existing,
         }
@@ -266,7 +268,7 @@ class L2AllWeights(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
+        config = {"exclude": None, **config}  # Version 0.1.0 saved none.
         config["model"] = keras.saving.deserialize_keras_object(
             config["model"], custom_objects=custom_objects
         )

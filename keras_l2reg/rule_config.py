@@ -2,7 +2,7 @@
 
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
 >>> rule = {"biases": False, "embeddings": False, "layers": [keras.layers.Dense],
-...         "multipliers": {"a/*": 0.1}, "existing": "keep"}
+...         "exclude": None, "multipliers": {"a/*": 0.1}, "existing": "keep"}
 >>> config = rule_to_config(model, rule)
 >>> config["layers"], config["weight_names"]
 ([{'layer_class': 'Dense'}], ['a/kernel'])
@@ -17,25 +17,31 @@ import keras
 
 from keras_l2reg.selection import as_list, candidates
 
+_PATTERNS = ("layers", "exclude")
+
 
 def rule_to_config(model, rule):
-    """The arguments `biases`, `embeddings`, `layers`, `multipliers`, `existing`, as a
-    config can carry them: classes by name, and the names that the globs were meant for.
+    """The arguments `biases`, `embeddings`, `layers`, `exclude`, `multipliers`,
+    `existing`, as a config can carry them: classes by name, and the names that the
+    globs were meant for.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
     >>> rule = {"biases": True, "embeddings": False, "layers": None}
     >>> rule_to_config(model, rule)["weight_names"]
     ['a/kernel', 'a/bias']
     """
-    layers = rule["layers"]
-    if layers is not None:
-        layers = [
-            pattern
-            if isinstance(pattern, str)
-            else {"layer_class": keras.saving.get_registered_name(pattern)}
-            for pattern in as_list(layers)
-        ]
-    return {**rule, "layers": layers, "weight_names": _candidate_names(model, rule)}
+    patterns = {
+        key: [_pattern_to_config(pattern) for pattern in as_list(rule[key])]
+        for key in _PATTERNS
+        if rule.get(key) is not None
+    }
+    return {**rule, **patterns, "weight_names": _candidate_names(model, rule)}
+
+
+def _pattern_to_config(pattern):
+    if isinstance(pattern, str):
+        return pattern
+    return {"layer_class": keras.saving.get_registered_name(pattern)}
 
 
 def rule_from_config(model, config, custom_objects=None):
@@ -59,14 +65,14 @@ def rule_from_config(model, config, custom_objects=None):
         pairs = zip(before, after, strict=True)
         return [glob.escape(n) for old, n in pairs if fnmatch.fnmatchcase(old, pattern)]
 
-    if rule["layers"] is not None:
-        layers = []
-        for pattern in rule["layers"]:
-            if isinstance(pattern, str):
-                layers += renamed(pattern)
-            else:
-                layers.append(_layer_class(pattern["layer_class"], custom_objects))
-        rule["layers"] = layers
+    def from_config(pattern):
+        if isinstance(pattern, str):
+            return renamed(pattern)
+        return [_layer_class(pattern["layer_class"], custom_objects)]
+
+    for key in _PATTERNS:
+        if rule.get(key) is not None:
+            rule[key] = [p for pattern in rule[key] for p in from_config(pattern)]
     if rule["multipliers"] is not None:
         multipliers = rule["multipliers"].items()
         rule["multipliers"] = {n: v for p, v in multipliers for n in renamed(p)}

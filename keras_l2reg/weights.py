@@ -16,7 +16,7 @@ import keras
 from keras_l2reg import _keras
 from keras_l2reg._roles import role_of
 
-# Weight name -> the layer attribute that persists its regularizer, where the two differ.
+# Weight name -> the layer attribute that persists its regularizer, where they differ.
 _ATTRIBUTES = {
     "lora_kernel_a": "kernel_regularizer",
     "lora_kernel_b": "kernel_regularizer",
@@ -130,13 +130,12 @@ def find_weights(model):
         children = _keras.sublayers(layer)
         inner = {id(v) for child in children for v in child.variables}
         own = [v for v in _keras.own_variables(layer) if id(v) not in inner]
-        own_names = _own_names(layer, own)
-        to_come = [] if layer.built else _names_to_come(layer, set(own_names))
-        pairs = [*zip(own_names, own, strict=True), *((name, None) for name in to_come)]
-        for name, variable in pairs:
+        named = _named(layer, own)
+        siblings = [name for name, _ in named]
+        for name, variable in named:
             if variable is None or id(variable) not in seen_variables:
                 seen_variables.add(id(variable))
-                role = _role(name, variable, layer, own_names)
+                role = _role(name, variable, layer, siblings)
                 found.append(_describe(name, role, variable, layers, layer, names))
         for child in children:
             if id(child) not in seen_layers:
@@ -144,6 +143,14 @@ def find_weights(model):
 
     visit(root, ())
     return found
+
+
+def _named(layer, variables):
+    """`(name, variable)` of each; `None` for those that the layer is yet to make."""
+    names = _own_names(layer, variables)
+    to_come = [] if layer.built else _names_to_come(layer, set(names))
+    named = zip(names, variables, strict=True)
+    return [*named, *((name, None) for name in to_come)]
 
 
 def _own_names(layer, variables):
@@ -202,7 +209,7 @@ def _unused(name, taken):
 
 
 def _role(name, variable, owner, siblings):
-    """Role, attribute that persists the regularizer, and whether the role is a guess."""
+    """The role, the attribute that persists the regularizer, whether it is a guess."""
     if name == "kernel" and isinstance(owner, _DEPTHWISE_CONV):
         return "depthwise", "depthwise_regularizer", False
     shape = None if variable is None else tuple(variable.shape)
