@@ -61,7 +61,7 @@ def print_weights(model, *, title=None, **rule):
     console = Console()
     if not console.is_terminal:
         # In a file, whole lines are better to search than folded ones.
-        console.width = max(console.width, console.measure(table).maximum)
+        console.width = 10_000
     console.print(table)
     if not decisions:
         print("No weights: build the model, or call it once.")
