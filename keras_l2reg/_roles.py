@@ -91,6 +91,21 @@ _OF_NAME = {whole: name for name, role in ROLES.items() for whole in role.names}
 _KEY_OF = {"query": "key", "queries": "keys"}
 
 
+def as_markdown():
+    """The table for the docs.
+
+    >>> print(as_markdown().splitlines()[2])
+    | kernel | multiplies the inputs: dense, convolution, attention, LoRA | yes |
+    """
+    covered = {True: "yes", False: "never"}
+    rows = [
+        f"| {name} | {role.meaning} | "
+        f"{covered.get(role.covered, f'`{role.covered}=True`')} |"
+        for name, role in ROLES.items()
+    ]
+    return "\n".join(["| role | what it is | covered |", "|---|---|---|", *rows])
+
+
 def role_of(name, shape=None, siblings=()):
     """The role of a weight, by the table, and whether it is a guess.
 

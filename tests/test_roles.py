@@ -1,6 +1,7 @@
 """What a weight is told to be: by its name and shape, from one table."""
 
 import inspect
+import pathlib
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ from keras import layers
 from models import SEQUENCES, around
 
 from keras_l2reg import L2AllWeights, attach, find_weights, select
-from keras_l2reg._roles import KERNEL_ROLES, ROLES, role_of
+from keras_l2reg._roles import KERNEL_ROLES, ROLES, as_markdown, role_of
 
 
 def test_no_word_speaks_for_two_roles():
@@ -28,6 +29,11 @@ def test_what_covers_a_role_is_an_argument_of_the_rule():
 
 def test_kernel_roles_are_the_four_kinds_of_kernel():
     assert KERNEL_ROLES == ("kernel", "recurrent", "depthwise", "pointwise")
+
+
+def test_the_readme_shows_the_table():
+    readme = pathlib.Path(__file__).parent.parent / "README.md"
+    assert as_markdown() in readme.read_text()
 
 
 # What the weights of known architectures are, from their papers and code:

@@ -272,7 +272,7 @@ def test_exclude_in_weight_decay():
     before = {v.path: keras.ops.convert_to_numpy(v) for v in model.variables}
     model.compile(set_weight_decay(optimizer, model, 0.1, exclude="out*"), "mse")
     optimizer.build(model.trainable_variables)
-    optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables])
+    optimizer.apply([keras.ops.zeros(v.shape) for v in model.trainable_variables])
     for v in model.variables:
         # w -= learning_rate * rate * w
         left = 0.95 if v.path.endswith("hidden/kernel") else 1.0
