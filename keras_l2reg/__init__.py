@@ -9,6 +9,7 @@
 """
 
 from keras_l2reg._version import __version__
+from keras_l2reg._weight_table import print_weights
 from keras_l2reg.attachment import attach, detach
 from keras_l2reg.audit import Finding, Findings, audit
 from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger
@@ -41,6 +42,7 @@ __all__ = [
     "l2_path",
     "penalties",
     "print_penalties",
+    "print_weights",
     "select",
     "set_weight_decay",
 ]

@@ -63,7 +63,7 @@ def overridden(model):
 
 
 def take_signature(layer, model):
-    """Let `layer`, whose `call` takes anything, be called and exported as `model` is."""
+    """Let `layer`, whose `call` takes anything, be called as `model` is."""
     names = (
         "_call_signature",
         "call_signature_parameters",

@@ -10,11 +10,12 @@ whatever order entries come and go.
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
 >>> weights = find_weights(model)
 >>> first, second = Attachment(model), Attachment(model)
->>> push(first, [Choice(weights[0], 1.0, False)], weights, lambda factor: "first")
->>> push(second, [Choice(weights[0], 1.0, False)], weights, lambda factor: "second")
+>>> for attachment, l2 in ((first, 0.1), (second, 0.2)):
+...     choices = [Choice(weights[0], l2, False)]
+...     push(attachment, choices, weights, keras.regularizers.L2)
 >>> lift([first])
->>> weights[0].regularizer, model.layers[0].kernel_regularizer
-('second', 'second')
+>>> weights[0].regularizer.l2, model.layers[0].kernel_regularizer.l2
+(0.2, 0.2)
 >>> lift([second])
 >>> weights[0].regularizer is None
 True
@@ -233,7 +234,7 @@ def slot_stack(weight):
 
 
 def _stack(owner, attribute):
-    key = f"_keras_l2reg_{attribute}"
+    key = f"_{attribute}_keras_l2reg_stack"
     stack = getattr(owner, key, None)
     if stack is None:
         stack = Stack(owner, attribute)

@@ -130,15 +130,18 @@ def rule_to_config(model, rule):
     >>> rule_to_config(model, rule)["weight_names"]
     ['a/kernel', 'a/bias']
     """
-    layers = rule["layers"]
-    if layers is not None:
-        layers = [
-            {"layer_class": keras.saving.get_registered_name(pattern)}
-            if isinstance(pattern, type)
-            else pattern
-            for pattern in as_list(layers)
-        ]
-    return {**rule, "layers": layers, "weight_names": _candidate_names(model, rule)}
+    patterns = {
+        key: [_pattern_to_config(pattern) for pattern in as_list(rule[key])]
+        for key in ("layers", "exclude")
+        if rule.get(key) is not None
+    }
+    return {**rule, **patterns, "weight_names": _candidate_names(model, rule)}
+
+
+def _pattern_to_config(pattern):
+    if isinstance(pattern, type):
+        return {"layer_class": keras.saving.get_registered_name(pattern)}
+    return pattern
 
 
 def rule_from_config(model, config, custom_objects=None):

@@ -37,6 +37,7 @@ def attach(
     biases=False,
     embeddings=False,
     layers=None,
+    exclude=None,
     multipliers=None,
     existing=None,
 ):
@@ -56,6 +57,7 @@ def attach(
             `False`.
         layers: A layer class, a glob over weight names such as `"head/*"`, or a list
             of these. Defaults to `None`, all layers.
+        exclude: As `layers`, but to leave weights out. Defaults to `None`, none.
         multipliers: Dict from globs over weight names to finite floats >= 0; the last
             match wins, 0 leaves the weight out. Defaults to `None`.
         existing: What becomes of regularizers that a covered weight has already:
@@ -89,6 +91,7 @@ def attach(
         "biases": biases,
         "embeddings": embeddings,
         "layers": layers,
+        "exclude": exclude,
         "multipliers": multipliers,
     }
     choices, left_out = plan_attachment(model, regularizer, existing, **rule)
@@ -154,7 +157,8 @@ def plan_attachment(model, regularizer, existing=None, **rule):
     Args:
         model, existing: as in `attach`.
         regularizer: A callable from `as_regularizer`.
-        **rule: `biases`, `embeddings`, `layers`, `multipliers`, as in `select`.
+        **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as in
+            `select`.
 
     Returns:
         A list of `Choice`, and the names of the weights that are left alone for a

@@ -38,6 +38,7 @@ def set_weight_decay(
     biases=False,
     embeddings=False,
     layers=None,
+    exclude=None,
     multipliers=None,
 ):
     """Have an optimizer decay the covered weights of a model, and no others.
@@ -53,7 +54,8 @@ def set_weight_decay(
         model: The built `keras.Model` or `L2AllWeights` that the optimizer trains. If
             it is compiled already, its next step sees the new decay.
         rate: Finite float >= 0, per unit of the learning rate.
-        biases, embeddings, layers: Which weights, as in `keras_l2reg.attach`.
+        biases, embeddings, layers, exclude: Which weights, as in
+            `keras_l2reg.attach`.
         multipliers: As in `keras_l2reg.attach`, but of 0 and 1 only: an optimizer
             has one rate. Defaults to `None`.
 
@@ -87,6 +89,7 @@ def set_weight_decay(
         biases=biases,
         embeddings=embeddings,
         layers=layers,
+        exclude=exclude,
         multipliers=multipliers,
     )
     _check_built(model)

@@ -50,6 +50,7 @@ _RULE_BY_DEFAULT = {
     "biases": False,
     "embeddings": False,
     "layers": None,
+    "exclude": None,
     "multipliers": None,
     "existing": "keep",
 }
@@ -80,8 +81,8 @@ class L2AllWeights(SplitLossModel):
             `L2`, `L2Loss` or `keras.regularizers.L2` has a live `l2` as well. A
             strength that is a `keras.Variable` stays that variable, which is not
             trained.
-        biases, embeddings, layers, multipliers, existing: Which weights, as in
-            `keras_l2reg.attach`.
+        biases, embeddings, layers, exclude, multipliers, existing: Which weights, as
+            in `keras_l2reg.attach`.
         name: String, the wrapper's name. Defaults to `None`.
 
     Raises:
@@ -112,6 +113,7 @@ class L2AllWeights(SplitLossModel):
         biases=False,
         embeddings=False,
         layers=None,
+        exclude=None,
         multipliers=None,
         existing=None,
         name=None,
@@ -126,6 +128,7 @@ class L2AllWeights(SplitLossModel):
             "biases": biases,
             "embeddings": embeddings,
             "layers": layers,
+            "exclude": exclude,
             "multipliers": multipliers,
             "existing": existing,
         }

@@ -1,7 +1,7 @@
 """Which weights: one rule.
 
 `select` keeps, of the weights that `find_weights` found, those that the rule covers,
-and says with which multiplier.
+and says with which multiplier. `decide` says of every weight why it is covered or not.
 
 >>> model = keras.Sequential(
 ...     [keras.Input((4,)), keras.layers.Dense(3, name="hidden"),
@@ -10,32 +10,46 @@ and says with which multiplier.
 [('hidden/kernel', 0.1), ('output/kernel', 1.0)]
 """
 
+import dataclasses
 import fnmatch
-import inspect
 
 import keras
 
-from keras_l2reg.regularizers import check_strength
-from keras_l2reg.weights import find_weights
+from keras_l2reg import _keras
+from keras_l2reg._roles import KERNEL_ROLES, ROLES
+from keras_l2reg._rule_arguments import as_list, check_arguments
+from keras_l2reg.weights import Weight, find_weights
 
-KERNEL_ROLES = ("kernel", "recurrent", "depthwise", "pointwise")
+__all__ = ["KERNEL_ROLES", "Decision", "as_list", "candidates", "decide", "select"]
 
 
-def select(model, *, biases=False, embeddings=False, layers=None, multipliers=None):
+def select(
+    model,
+    *,
+    biases=False,
+    embeddings=False,
+    layers=None,
+    exclude=None,
+    multipliers=None,
+):
     """The weights that the rule covers, each with its multiplier.
 
     By default every kernel-like weight (roles kernel, recurrent, depthwise,
-    pointwise, and a custom layer's own weight of two or more dimensions); no
-    biases, no normalization scale or shift, no embeddings, not the frozen base of
-    a LoRA layer. A weight of multiplier 0 is left out.
+    pointwise); no biases, no normalization scale or shift, no embeddings or tokens,
+    not the frozen base of a LoRA layer. A weight of multiplier 0 is left out.
+    `print_weights` shows the choice.
 
     Args:
         model: A `keras.Model`, or an `L2AllWeights`.
         biases: Boolean, whether to cover biases as well. Defaults to `False`.
-        embeddings: Boolean, whether to cover embedding tables as well. Defaults to
-            `False`.
+        embeddings: Boolean, whether to cover embedding tables, positions and tokens
+            as well. Defaults to `False`.
         layers: A layer class, a glob over weight names such as `"head/*"`, or a list
-            of these: cover only weights that match one. Defaults to `None`, all.
+            of these: cover only weights that match one. A class matches all weights
+            within a layer, or within a model, of that class. Defaults to `None`, all.
+        exclude: A layer class, a glob over weight names, or a list of these: leave
+            out the weights that match one, whatever `layers` says. Defaults to
+            `None`, none.
         multipliers: Dict from globs over weight names to finite floats >= 0; the last
             match wins. Defaults to `None`, 1.0 for all.
 
@@ -55,32 +69,122 @@ def select(model, *, biases=False, embeddings=False, layers=None, multipliers=No
     Source: the mask of optax's `add_decayed_weights`,
     https://optax.readthedocs.io/en/latest/api/transformations.html
     """
-    _check_arguments(model, biases, embeddings, layers, multipliers)
-    weights = candidates(model, biases, embeddings)
-    if not weights:
+    decisions = decide(
+        model,
+        biases=biases,
+        embeddings=embeddings,
+        layers=layers,
+        exclude=exclude,
+        multipliers=multipliers,
+    )
+    covered = [(d.weight, d.multiplier) for d in decisions if d.multiplier]
+    if covered:
+        return covered
+    open_to = candidates(model, biases, embeddings)
+    if not open_to:
+        weights = [d.weight for d in decisions]
         raise ValueError(
-            "Expected a model with at least one weight to penalize (an unbuilt custom "
-            f"layer shows its weights only once built). Received: model {model.name!r} "
-            f"with the weights {[(w.name, w.role) for w in find_weights(model)]}"
+            "Expected a model with at least one weight to penalize. "
+            f"Received: model {model.name!r} with the weights {_described(weights)}"
+            f"{_hints(model, [w for w in weights if w.role != 'bias'])}"
         )
-    patterns = as_list(layers)
-    for pattern in patterns:
-        _check_matches(pattern, weights, "layers")
-    for pattern in multipliers or {}:
-        _check_matches(pattern, weights, "multipliers")
-    chosen = [
-        (w, _multiplier(w, multipliers or {}))
+    raise ValueError(
+        "Expected `layers`, `exclude` and `multipliers` to leave at least one weight "
+        f"to penalize of {_described(open_to)}. Received: layers={layers!r}, "
+        f"exclude={exclude!r}, multipliers={multipliers!r}"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What the rule says of one weight.
+
+    Args:
+        weight: The `Weight`.
+        multiplier: Float, or 0.0 where the rule does not cover the weight.
+        why: What decided it, in a few words.
+    """
+
+    weight: Weight
+    multiplier: float
+    why: str
+
+
+def decide(
+    model,
+    *,
+    biases=False,
+    embeddings=False,
+    layers=None,
+    exclude=None,
+    multipliers=None,
+):
+    """What the rule says of every weight, covered or not, and why.
+
+    Args:
+        model, biases, embeddings, layers, exclude, multipliers: as in `select`.
+
+    Returns:
+        A list of `Decision`, in the order of `find_weights`.
+
+    Raises:
+        TypeError, ValueError: a bad argument, or a glob or class that matches nothing.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    >>> [(d.weight.name, d.multiplier, d.why) for d in decide(model)]
+    [('a/kernel', 1.0, 'role'), ('a/bias', 0.0, 'biases=False')]
+    """
+    flags = {"biases": biases, "embeddings": embeddings}
+    check_arguments(model, flags, layers, exclude, multipliers)
+    layers = None if layers is None else as_list(layers)
+    exclude, multipliers = as_list(exclude), multipliers or {}
+    weights = find_weights(model)
+    open_to = [w for w in weights if not _why_closed(w, flags)]
+    if open_to:
+        for pattern in layers or []:
+            _check_matches(pattern, model, open_to, weights, "layers")
+        for pattern in multipliers:
+            _check_matches(pattern, model, open_to, weights, "multipliers")
+    for pattern in exclude:
+        # What is left out already may be excluded too; what does not exist may not.
+        _check_matches(pattern, model, weights, weights, "exclude")
+    return [
+        Decision(w, *_decide(w, model, flags, layers, exclude, multipliers))
         for w in weights
-        if layers is None or any(_matches(w, pattern) for pattern in patterns)
     ]
-    covered = [(w, factor) for w, factor in chosen if factor > 0]
-    if not covered:
-        raise ValueError(
-            "Expected `layers` and `multipliers` to leave at least one weight to "
-            f"penalize of {[w.name for w in weights]}. "
-            f"Received: layers={layers!r}, multipliers={multipliers!r}"
-        )
-    return covered
+
+
+def _decide(weight, model, flags, layers, exclude, multipliers):
+    closed = _why_closed(weight, flags)
+    if closed:
+        return 0.0, closed
+    why = ["role, a guess" if weight.is_guess else "role"]
+    if layers is not None:
+        matching = [p for p in layers if _matches(weight, p, model)]
+        if not matching:
+            return 0.0, "not in layers"
+        why.append(f"layers={_shown(matching[0])}")
+    for pattern in exclude:
+        if _matches(weight, pattern, model):
+            return 0.0, f"exclude={_shown(pattern)}"
+    multiplier = 1.0
+    matching = [p for p in multipliers if _matches(weight, p, model)]
+    if matching:
+        multiplier = float(multipliers[matching[-1]])
+        why.append(f"multipliers[{matching[-1]!r}]")
+    return multiplier, ", ".join(why)
+
+
+def _why_closed(weight, flags):
+    """Why no `layers` or `multipliers` can cover the weight, or `None`."""
+    if weight.is_frozen_lora_base:
+        return "base of LoRA"
+    covered = ROLES[weight.role].covered
+    if covered is False:
+        return "role"
+    return None if covered is True or flags[covered] else f"{covered}=False"
 
 
 def candidates(model, biases=False, embeddings=False):
@@ -90,86 +194,71 @@ def candidates(model, biases=False, embeddings=False):
     >>> [weight.name for weight in candidates(model)]
     ['a/kernel']
     """
-    roles = [*KERNEL_ROLES, *["bias"] * biases, *["embeddings"] * embeddings]
-    return [
-        w for w in find_weights(model) if w.role in roles and not w.is_frozen_lora_base
-    ]
+    flags = {"biases": biases, "embeddings": embeddings}
+    return [w for w in find_weights(model) if not _why_closed(w, flags)]
 
 
-def _check_arguments(model, biases, embeddings, layers, multipliers):
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid type for argument `model`. Expected a `keras.Model` instance. "
-            f"Received: model={model!r} of type {type(model).__name__}"
-        )
-    for name, value in {"biases": biases, "embeddings": embeddings}.items():
-        if not isinstance(value, bool):
-            raise TypeError(
-                f"Invalid type for argument `{name}`. Expected a boolean. "
-                f"Received: {name}={value!r}"
-            )
-    if layers is not None and not as_list(layers):
-        raise ValueError(
-            "Invalid value for argument `layers`. Expected at least one layer class or "
-            f"glob, or `None` for all. Received: layers={layers!r}"
-        )
-    for pattern in as_list(layers):
-        is_layer_class = inspect.isclass(pattern) and issubclass(
-            pattern, keras.layers.Layer
-        )
-        if not (isinstance(pattern, str) or is_layer_class):
-            raise TypeError(
-                "Invalid type for argument `layers`. Expected a layer class, a glob "
-                f"over weight names, or a list of these. Received: layers={layers!r}"
-            )
-    if multipliers is not None and not isinstance(multipliers, dict):
-        raise TypeError(
-            "Invalid type for argument `multipliers`. Expected a dict from globs over "
-            f"weight names to floats. Received: multipliers={multipliers!r}"
-        )
-    for pattern, value in (multipliers or {}).items():
-        if not isinstance(pattern, str):
-            raise TypeError(
-                "Invalid type for argument `multipliers`. Expected globs over weight "
-                f"names as keys. Received: {pattern!r}"
-            )
-        if isinstance(value, keras.Variable):
-            raise TypeError(
-                "Invalid type for argument `multipliers`. Expected floats as values. "
-                f"Received: multipliers[{pattern!r}]={value!r}"
-            )
-        check_strength(value, f"multipliers[{pattern!r}]")
-
-
-def as_list(layers):
-    """The argument `layers` as a list, empty for `None`.
-
-    >>> as_list("head/*")
-    ['head/*']
-    """
-    if layers is None:
-        return []
-    return list(layers) if isinstance(layers, (list, tuple)) else [layers]
-
-
-def _matches(weight, pattern):
+def _matches(weight, pattern, model):
     if isinstance(pattern, str):
         return fnmatch.fnmatchcase(weight.name, pattern)
-    return any(isinstance(layer, pattern) for layer in weight.layers)
+    # The model itself is left out of `layers`, and stands around all of its weights.
+    root = getattr(model, "wrapped_model", model)
+    return any(isinstance(layer, pattern) for layer in (root, *weight.layers))
 
 
-def _check_matches(pattern, weights, argument):
-    if not any(_matches(weight, pattern) for weight in weights):
-        shown = repr(pattern) if isinstance(pattern, str) else pattern.__name__
-        raise ValueError(
-            f"Invalid value for argument `{argument}`. Expected something that matches "
-            f"one of the weights {[w.name for w in weights]}. Received: {shown}"
+def _shown(pattern):
+    return repr(pattern) if isinstance(pattern, str) else pattern.__name__
+
+
+def _check_matches(pattern, model, open_to, weights, argument):
+    if any(_matches(weight, pattern, model) for weight in open_to):
+        return
+    matched = [w for w in weights if _matches(w, pattern, model)]
+    found = f"matches only {_described(matched)}" if matched else "matches nothing"
+    raise ValueError(
+        f"Invalid value for argument `{argument}`. Expected something that matches one "
+        f"of the weights {_described(open_to)}. "
+        f"Received: {argument}={_shown(pattern)}, which {found}"
+        f"{_hints(model, matched, pattern)}"
+    )
+
+
+def _described(weights):
+    shown = [f"{w.name} ({w.role})" for w in weights[:20]]
+    more = f" and {len(weights) - 20} more" if len(weights) > 20 else ""
+    return f"[{', '.join(shown)}{more}]"
+
+
+def _hints(model, weights, pattern=None):
+    """The ways out, for a rule that covers none of these weights."""
+    hints = [
+        f"pass `{flag}=True` to cover {sorted(roles)} as well"
+        for flag in ("embeddings", "biases")
+        if (roles := {w.role for w in weights if ROLES[w.role].covered == flag})
+    ]
+    names = [weight.name for weight in find_weights(model)]
+    if isinstance(pattern, str) and fnmatch.filter(names, f"{pattern}/*"):
+        hints.append(f"a glob is over whole weight names, so write '{pattern}/*'")
+    quantized = _quantized_layers(model)
+    if quantized:
+        hints.append(
+            f"the layers {quantized} are quantized: their kernels are integers, which "
+            "do not train and take no penalty. Attach it before `quantize`, or call "
+            "`enable_lora` on these layers, whose small kernels take one"
         )
+    if not _keras.is_built_throughout(model):
+        hints.append("build or call the model first: an unbuilt layer may hide weights")
+    return "".join(f". Hint: {hint}" for hint in hints)
 
 
-def _multiplier(weight, multipliers):
-    factor = 1.0
-    for pattern, value in multipliers.items():
-        if fnmatch.fnmatchcase(weight.name, pattern):
-            factor = float(value)
-    return factor
+def _quantized_layers(model):
+    # Of float8, the kernels are floats and train.
+    return [
+        layer.name
+        for layer in _keras.all_layers(model)
+        if not _keras.sublayers(layer)
+        and layer.quantization_mode
+        and any(
+            "int" in keras.backend.standardize_dtype(v.dtype) for v in layer.weights
+        )
+    ]

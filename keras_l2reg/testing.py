@@ -48,7 +48,7 @@ def check_model(build_model, inputs=None, *, checks=None, **rule):
         checks: List of functions from `CHECKS`, for instance without those for the
             wrapper where the model has a `train_step` of its own. Defaults to
             `None`, all.
-        **rule: `biases`, `embeddings`, `layers`, `multipliers`, as in
+        **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as in
             `keras_l2reg.attach`.
 
     Raises:

@@ -9,35 +9,31 @@
 """
 
 import dataclasses
+import re
 
 import keras
 
 from keras_l2reg import _keras
+from keras_l2reg._roles import role_of
 
-# variable name -> its role and the layer attribute that persists its regularizer
-_BY_NAME = {
-    "kernel": ("kernel", "kernel_regularizer"),
-    "lora_kernel_a": ("kernel", "kernel_regularizer"),
-    "lora_kernel_b": ("kernel", "kernel_regularizer"),
-    "recurrent_kernel": ("recurrent", "recurrent_regularizer"),
-    "depthwise_kernel": ("depthwise", "depthwise_regularizer"),
-    "pointwise_kernel": ("pointwise", "pointwise_regularizer"),
-    "embeddings": ("embeddings", "embeddings_regularizer"),
-    "lora_embeddings_a": ("embeddings", "embeddings_regularizer"),
-    "lora_embeddings_b": ("embeddings", "embeddings_regularizer"),
-    "reverse_embeddings": ("embeddings", "reverse_embeddings_regularizer"),
-    "bias": ("bias", "bias_regularizer"),
-    "gamma": ("scale", "gamma_regularizer"),
-    "scale": ("scale", "scale_regularizer"),
-    "beta": ("shift", "beta_regularizer"),
-    "alpha": ("slope", "alpha_regularizer"),
+# Weight name -> the layer attribute that persists its regularizer, where they differ.
+_ATTRIBUTES = {
+    "lora_kernel_a": "kernel_regularizer",
+    "lora_kernel_b": "kernel_regularizer",
+    "recurrent_kernel": "recurrent_regularizer",
+    "depthwise_kernel": "depthwise_regularizer",
+    "pointwise_kernel": "pointwise_regularizer",
+    "lora_embeddings_a": "embeddings_regularizer",
+    "lora_embeddings_b": "embeddings_regularizer",
 }
+# What Keras calls a variable that was not given a name, by how many it made before.
+_AUTOMATIC_NAME = re.compile(r"variable(_\d+)?")
 _DEPTHWISE_CONV = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 # Attention layers build their projections anew from an attribute of their own.
 _ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Weight:
     """One distinct weight of a model, described once.
 
@@ -49,6 +45,8 @@ class Weight:
         layers: The layers on the way from the model (left out) to the owner (last).
         holder: The layer whose attribute persists the regularizer, or `None`.
         attribute: The name of that attribute, or `None`.
+        is_guess: Whether the role is a guess, told from the shape alone or from a
+            word within the name. Defaults to `False`.
 
     Example:
 
@@ -65,6 +63,12 @@ class Weight:
     layers: tuple
     holder: keras.layers.Layer | None = None
     attribute: str | None = None
+    is_guess: bool = False
+
+    def __repr__(self):
+        shape = None if self.variable is None else tuple(self.variable.shape)
+        guess = " (a guess)" if self.is_guess else ""
+        return f"<Weight name={self.name}, role={self.role}{guess}, shape={shape}>"
 
     @property
     def slot(self):
@@ -129,13 +133,13 @@ def find_weights(model):
         children = _keras.sublayers(layer)
         inner = {id(v) for child in children for v in child.variables}
         own = [v for v in _keras.own_variables(layer) if id(v) not in inner]
-        for variable in own:
-            if id(variable) not in seen_variables:
+        named = _named(layer, own)
+        siblings = [name for name, _ in named]
+        for name, variable in named:
+            if variable is None or id(variable) not in seen_variables:
                 seen_variables.add(id(variable))
-                found.append(_describe(variable.name, variable, layers, layer, names))
-        if not layer.built:
-            for name in _names_to_come(layer, {v.name for v in own}):
-                found.append(_describe(name, None, layers, layer, names))
+                role = _role(name, variable, layer, siblings)
+                found.append(_describe(name, role, variable, layers, layer, names))
         for child in children:
             if id(child) not in seen_layers:
                 visit(child, (*layers, child))
@@ -157,17 +161,58 @@ def inner_model(model):
     return model.wrapped_model if is_wrapper else model
 
 
-def _describe(variable_name, variable, layers, owner, taken):
-    name = _unused("/".join([*(layer.name for layer in layers), variable_name]), taken)
-    role, attribute = _role_and_attribute(variable_name, variable, owner)
+def _named(layer, variables):
+    """`(name, variable)` of each; `None` for those that the layer is yet to make."""
+    names = _own_names(layer, variables)
+    to_come = [] if layer.built else _names_to_come(layer, set(names))
+    named = zip(names, variables, strict=True)
+    return [*named, *((name, None) for name in to_come)]
+
+
+def _own_names(layer, variables):
+    """The variables' names; for automatic ones, what the layer calls the variable.
+
+    Keras counts variables without a name over the whole process, so that a model
+    built again would have others.
+    """
+    if not any(_AUTOMATIC_NAME.fullmatch(v.name) for v in variables):
+        return [v.name for v in variables]
+    called = {}
+    for attribute, value in vars(layer).items():
+        # Keras' own lists of variables are private.
+        if isinstance(value, keras.Variable) or not attribute.startswith("_"):
+            for path, leaf in _leaves(value):
+                name = "/".join([attribute.lstrip("_"), *path])
+                called.setdefault(id(leaf), name)
+    return [
+        called.get(id(v), "variable") if _AUTOMATIC_NAME.fullmatch(v.name) else v.name
+        for v in variables
+    ]
+
+
+def _leaves(value, path=()):
+    """The variables in nested lists and dicts, each with its path."""
+    if isinstance(value, keras.Variable):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _leaves(part, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for index, part in enumerate(value):
+            yield from _leaves(part, (*path, str(index)))
+
+
+def _describe(own_name, role, variable, layers, owner, taken):
+    name = _unused("/".join([*(layer.name for layer in layers), own_name]), taken)
+    role, attribute, is_guess = role
     holder = owner
     if len(layers) > 1 and isinstance(layers[-2], _ATTENTION):
         holder = layers[-2]
     # MultiHeadAttention keeps its regularizers under private names.
     for candidate in (attribute, f"_{attribute}"):
         if _is_readable(holder, candidate):
-            return Weight(name, role, variable, layers, holder, candidate)
-    return Weight(name, role, variable, layers)
+            return Weight(name, role, variable, layers, holder, candidate, is_guess)
+    return Weight(name, role, variable, layers, is_guess=is_guess)
 
 
 def _is_readable(holder, attribute):
@@ -188,18 +233,13 @@ def _unused(name, taken):
     return unique
 
 
-def _role_and_attribute(variable_name, variable, owner):
-    if variable_name == "kernel" and isinstance(owner, _DEPTHWISE_CONV):
-        return "depthwise", "depthwise_regularizer"
-    if variable_name in _BY_NAME:
-        return _BY_NAME[variable_name]
-    is_matrix = variable is not None and len(variable.shape) >= 2
-    role = "kernel" if is_matrix else "other"
-    if "embedding" in variable_name:
-        role = "embeddings"
-    elif "bias" in variable_name:
-        role = "bias"
-    return role, f"{variable_name}_regularizer"
+def _role(name, variable, owner, siblings):
+    """The role, the attribute that persists the regularizer, whether it is a guess."""
+    if name == "kernel" and isinstance(owner, _DEPTHWISE_CONV):
+        return "depthwise", "depthwise_regularizer", False
+    shape = None if variable is None else tuple(variable.shape)
+    role, is_guess = role_of(name, shape, siblings)
+    return role, _ATTRIBUTES.get(name, f"{name}_regularizer"), is_guess
 
 
 def _names_to_come(layer, present):
@@ -209,7 +249,7 @@ def _names_to_come(layer, present):
         for attribute in vars(layer)
         if attribute.endswith("_regularizer")
     ]
-    by_attribute = {a: n for n, (_, a) in reversed(_BY_NAME.items())}
+    by_attribute = {a: n for n, a in _ATTRIBUTES.items() if not n.startswith("lora_")}
     names = [by_attribute.get(f"{stem}_regularizer", stem) for stem in stems]
     if isinstance(layer, _DEPTHWISE_CONV):
         names = ["kernel" if n == "depthwise_kernel" else n for n in names]

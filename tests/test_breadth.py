@@ -4,10 +4,12 @@ All of them take their time: `pytest -m slow tests/test_breadth.py`. A small one
 runs always, by the checks in `SAMPLE`.
 """
 
+import hub_backbones
 import keras
 import numpy as np
 import pytest
 
+from keras_l2reg import find_weights
 from keras_l2reg.testing import (
     CHECKS,
     check_clone,
@@ -140,3 +142,24 @@ def test_keras_hub(name):
     )
     checks = [c for c in CHECKS if name not in NOT_CLONED or c is not check_clone]
     check_model(build, inputs, checks=checks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", hub_backbones.BACKBONES)
+def test_roles_in_keras_hub(name):
+    pytest.importorskip("keras_hub")
+    model = hub_backbones.build(name)
+    depthwise = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+    weights = [w for w in find_weights(model) if w.variable is not None]
+    assert weights
+    for weight in weights:
+        own_name = weight.variable.name
+        if own_name.startswith("variable"):
+            own_name = weight.name.rsplit("/", 1)[-1]
+        if own_name in hub_backbones.MISJUDGED:
+            assert weight.role != hub_backbones.MISJUDGED[own_name]
+            assert weight.is_guess
+        elif own_name == "kernel" and isinstance(weight.layers[-1], depthwise):
+            assert weight.role == "depthwise", weight
+        else:
+            assert weight.role == hub_backbones.ROLES[own_name], weight

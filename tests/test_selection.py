@@ -4,9 +4,16 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models import IMAGES, MODELS, SEQUENCES, VECTORS, around
+from models import IMAGES, MODELS, SEQUENCES, VECTORS, OwnWeight, Subclassed, around
 
-from keras_l2reg import L2AllWeights, find_weights, select
+from keras_l2reg import (
+    L2AllWeights,
+    attach,
+    find_weights,
+    print_weights,
+    select,
+    set_weight_decay,
+)
 
 # (layer, inputs, {weight: (role, attribute)}), written from the layers' documentation.
 KERNEL = ("kernel", "kernel_regularizer")
@@ -147,6 +154,14 @@ def two_layers():
             {"biases": True, "multipliers": {"*/bias": 0.1, "hidden/bias": 0}},
             {"hidden/kernel": 1.0, "output/kernel": 1.0, "output/bias": 0.1},
         ),
+        ({"exclude": "out*"}, {"hidden/kernel": 1.0}),
+        ({"exclude": ["out*", "*/bias"]}, {"hidden/kernel": 1.0}),
+        ({"exclude": []}, {"hidden/kernel": 1.0, "output/kernel": 1.0}),
+        ({"layers": layers.Dense, "exclude": "hid*"}, {"output/kernel": 1.0}),
+        (
+            {"biases": True, "exclude": "hid*", "multipliers": {"*/bias": 0.1}},
+            {"output/kernel": 1.0, "output/bias": 0.1},
+        ),
     ],
 )
 def test_rule(rule, expected):
@@ -167,6 +182,10 @@ def test_layer_class_takes_in_what_stands_within():
         {"multipliers": {"nothing*": 1}},
         {"multipliers": {"*": 0}},
         {"layers": []},
+        {"exclude": "nothing*"},
+        {"exclude": layers.Conv2D},
+        {"exclude": "*"},
+        {"exclude": layers.Dense},
     ],
 )
 def test_what_matches_nothing_is_an_error(rule):
@@ -186,3 +205,246 @@ def test_narrowed_wrapper_loads_again(pattern, tmp_path):
     wrapped.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert len(loaded.losses) == 2
+
+
+def test_class_of_the_model_itself_takes_in_its_own_weights():
+    own = [w.name for w, _ in select(OwnWeight(), layers=OwnWeight)]
+    assert own == ["w", "head/kernel"]
+    model = Subclassed()
+    model(VECTORS)
+    both = ["hidden/kernel", "head/kernel"]
+    assert [w.name for w, _ in select(model, layers=Subclassed)] == both
+    wrapped = L2AllWeights(model, layers=Subclassed)
+    assert [w.name for w, _ in select(wrapped, layers=Subclassed)] == both
+
+
+# --- exclude, wherever the rule goes ---------------------------------------------
+
+
+def penalized(model):
+    return [w.name for w in find_weights(model) if w.regularizer]
+
+
+def test_exclude_in_attach():
+    assert penalized(attach(two_layers(), 0.1, exclude="out*")) == ["hidden/kernel"]
+
+
+@pytest.mark.parametrize("exclude", ["output/*", [layers.Conv2D, "output/*"]])
+def test_exclude_in_a_wrapper_is_saved(exclude, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(2, 3, name="conv"),
+            layers.Flatten(),
+            layers.Dense(4, name="hidden"),
+            layers.Dense(2, name="output"),
+        ]
+    )
+    wrapped = L2AllWeights(model, 0.1, exclude=exclude)
+    wrapped.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    convolution = [] if isinstance(exclude, list) else ["conv/kernel"]
+    assert penalized(loaded) == penalized(wrapped) == [*convolution, "hidden/kernel"]
+    assert len(loaded.losses) == len(penalized(loaded))
+
+
+def test_exclude_follows_automatic_names_through_a_save(tmp_path):
+    model = MODELS["subclassed_with_nameless_layers"].build()
+    model(VECTORS)
+    first = find_weights(model)[0]
+    wrapped = L2AllWeights(model, 0.1, exclude=first.name)
+    wrapped(VECTORS)
+    wrapped.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded(VECTORS)
+    found = [w for w in find_weights(loaded) if w.role == "kernel"]
+    assert [w.regularizer is not None for w in found] == [False, True]
+
+
+def test_config_from_before_exclude_is_read():
+    config = L2AllWeights(two_layers(), 0.1).get_config()
+    del config["exclude"]
+    assert len(L2AllWeights.from_config(config).losses) == 2
+
+
+def test_exclude_in_weight_decay():
+    model, optimizer = two_layers(), keras.optimizers.SGD(0.5)
+    before = {v.path: keras.ops.convert_to_numpy(v) for v in model.variables}
+    model.compile(set_weight_decay(optimizer, model, 0.1, exclude="out*"), "mse")
+    optimizer.build(model.trainable_variables)
+    optimizer.apply([keras.ops.zeros(v.shape) for v in model.trainable_variables])
+    for v in model.variables:
+        # w -= learning_rate * rate * w
+        left = 0.95 if v.path.endswith("hidden/kernel") else 1.0
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(v), left * before[v.path], rtol=1e-6
+        )
+
+
+# --- Errors that name the way out ------------------------------------------------
+
+
+def with_table():
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Embedding(7, 4, name="table"),
+            layers.Flatten(),
+            layers.Dense(2, name="head"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "rule, way_out",
+    [
+        ({"layers": layers.Embedding}, "embeddings=True"),
+        ({"layers": "table/*"}, "embeddings=True"),
+        ({"layers": ["head/*", layers.Embedding]}, "embeddings=True"),
+        ({"multipliers": {"table/*": 0.1}}, "embeddings=True"),
+        ({"layers": "*/bias"}, "biases=True"),
+        ({"multipliers": {"*/bias": 0.1}}, "biases=True"),
+        ({"layers": "head"}, "'head/*'"),
+    ],
+)
+def test_error_names_what_would_cover_the_weights(rule, way_out):
+    with pytest.raises(ValueError, match="Hint") as error:
+        select(with_table(), **rule)
+    assert way_out in str(error.value).partition("Hint")[2]
+
+
+def test_error_names_the_flag_where_embeddings_are_all_there_is():
+    model = keras.Sequential([keras.Input((5,)), layers.Embedding(7, 4)])
+    for rule in ({}, {"layers": layers.Embedding}):
+        with pytest.raises(ValueError, match="embeddings=True"):
+            select(model, **rule)
+
+
+def test_error_of_an_unbuilt_model_says_to_build_it():
+    with pytest.raises(ValueError, match="build or call the model first"):
+        select(MODELS["custom_bare_weight_unbuilt"].build(), layers="bare/*")
+
+
+@pytest.mark.filterwarnings("ignore:Layer")
+@pytest.mark.parametrize(
+    "rule", [{}, {"layers": "*/kernel"}, {"biases": True, "layers": "*/kernel"}]
+)
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_error_of_a_quantized_model_speaks_of_quantization(mode, rule):
+    model = two_layers()
+    model.quantize(mode)
+    for put in (select, attach, L2AllWeights):
+        with pytest.raises(ValueError, match=r"\['hidden', 'output'\] are quantized"):
+            put(model, **rule)
+    # The way out that the message names.
+    for layer in model.layers[1:]:
+        layer.enable_lora(1)
+    assert len(attach(model, 0.1).losses) == 4
+
+
+@pytest.mark.filterwarnings("ignore:Layer")
+def test_a_float8_model_is_not_called_quantized():
+    model = two_layers()
+    model.quantize("float8")
+    with pytest.raises(ValueError) as error:
+        select(model, layers="nothing*")
+    assert "quantized" not in str(error.value)
+
+
+def test_error_of_a_large_model_is_short():
+    model = around(*[layers.Dense(6) for _ in range(50)], shape=(6,))
+    with pytest.raises(ValueError, match="and 30 more") as error:
+        select(model, layers="nothing*")
+    assert len(str(error.value)) < 1500
+
+
+# --- print_weights ---------------------------------------------------------------
+
+
+def printed(capsys, model, **rule):
+    """The table by weight: (role, covered, multiplier, regularizer, why)."""
+    capsys.readouterr()
+    print_weights(model, **rule)
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [cell.strip() for cell in rows[0]] == [
+        *("weight", "role", "covered", "multiplier", "regularizer", "why")
+    ]
+    return {row[0].strip(): tuple(c.strip() for c in row[1:]) for row in rows[2:]}
+
+
+class Choice(layers.Layer):
+    def build(self, input_shape):
+        self.mix = self.add_weight(shape=(input_shape[-1],) * 2, name="mix")
+        self.token = self.add_weight(shape=(1, 6), name="token")
+
+    def call(self, inputs):
+        return inputs
+
+
+def test_print_weights_says_of_every_weight_whether_and_why(capsys):
+    lora = layers.Dense(6, use_bias=False, name="lora")
+    model = around(
+        Choice(name="own"),
+        layers.Dense(6, kernel_regularizer=keras.regularizers.L1(0.5), name="a"),
+        layers.BatchNormalization(name="norm"),
+        layers.Dense(6, use_bias=False, trainable=False, name="ice"),
+        layers.Dense(6, use_bias=False, name="out"),
+        layers.Dense(6, use_bias=False, name="nil"),
+        lora,
+        shape=(6,),
+    )
+    lora.enable_lora(1)
+    rule = {"exclude": "out/*", "multipliers": {"*": 2, "a/*": 0.1, "nil/*": 0}}
+    assert printed(capsys, model, **rule) == {
+        "own/mix": ("kernel", "yes", "2", "-", "role, a guess, multipliers['*']"),
+        "own/token": ("embeddings", "no", "-", "-", "embeddings=False"),
+        "a/kernel": ("kernel", "yes", "0.1", "l1=0.5", "role, multipliers['a/*']"),
+        "a/bias": ("bias", "no", "-", "-", "biases=False"),
+        "norm/gamma": ("scale", "no", "-", "-", "role"),
+        "norm/beta": ("shift", "no", "-", "-", "role"),
+        "ice/kernel": ("kernel", "yes", "2", "-", "role, multipliers['*'], frozen"),
+        "out/kernel": ("kernel", "no", "-", "-", "exclude='out/*'"),
+        "nil/kernel": ("kernel", "no", "-", "-", "role, multipliers['nil/*']"),
+        "lora/lora_kernel_a": ("kernel", "yes", "2", "-", "role, multipliers['*']"),
+        "lora/lora_kernel_b": ("kernel", "yes", "2", "-", "role, multipliers['*']"),
+        "lora/kernel": ("kernel", "no", "-", "-", "base of LoRA, frozen"),
+    }
+
+
+def test_print_weights_shows_what_layers_let_in(capsys):
+    shown = printed(capsys, two_layers(), layers=["out*"])
+    assert shown["hidden/kernel"] == ("kernel", "no", "-", "-", "not in layers")
+    assert shown["output/kernel"] == ("kernel", "yes", "1", "-", "role, layers='out*'")
+
+
+def test_print_weights_of_a_wrapper_shows_its_own_rule(capsys):
+    wrapped = L2AllWeights(two_layers(), 0.1, exclude="out*")
+    shown = printed(capsys, wrapped)
+    assert shown["hidden/kernel"][1:4] == ("yes", "1", "l2=0.1")
+    assert shown["output/kernel"][1:4] == ("no", "-", "-")
+
+
+def test_print_weights_covers_what_select_does(capsys):
+    for name, entry in MODELS.items():
+        model = entry.build()
+        model(entry.inputs)
+        shown = printed(capsys, model, **entry.rule)
+        covered = [w.name for w, _ in select(model, **entry.rule)]
+        assert [n for n, row in shown.items() if row[1] == "yes"] == covered, name
+
+
+def test_print_weights_takes_names_as_plain_text(capsys):
+    names = ["[red]a", "b[relu]", "enc[", "x]"]
+    model = around(*[layers.Dense(6, name=name) for name in names], shape=(6,))
+    shown = printed(capsys, model, exclude="enc[[]*")
+    assert list(shown) == [f"{n}/{part}" for n in names for part in ("kernel", "bias")]
+    assert shown["enc[/kernel"][4] == "exclude='enc[[]*'"
+    print_weights(model, title="[bold]")
+    assert "[bold]" in capsys.readouterr().out
+
+
+def test_print_weights_of_nothing_says_what_to_do(capsys):
+    print_weights(keras.Sequential([]))
+    assert "build the model" in capsys.readouterr().out
+    print_weights(keras.Sequential([keras.Input((5,)), layers.Embedding(7, 4)]))
+    assert "embeddings=False" in capsys.readouterr().out

@@ -304,9 +304,7 @@ def trained(model, l2=None):
 @pytest.mark.parametrize("sharded", [False, True])
 def test_weights_files_go_both_ways(build, sharded, tmp_path):
     name, size = (
-        ("m.weights.json", {"max_shard_size": 1.0})
-        if sharded
-        else ("m.weights.h5", {})
+        ("m.weights.json", {"max_shard_size": 1.0}) if sharded else ("m.weights.h5", {})
     )
     plain = trained(build())
     plain.save_weights(tmp_path / name, **size)

@@ -1,20 +1,12 @@
 """What cannot be done, and why.
 
-**A wrapper around a model with its own step.** `L2AllWeights` runs Keras' training step
-in the model's place, so a model's own `train_step`, `test_step` or `compute_loss` would
-be lost without a word. It refuses; `attach`, which works in place, does it:
+**A wrapper around a model with its own step.** `L2AllWeights` runs Keras' trainer in
+the model's place, so that a `train_step`, `compute_loss` or `fit` of the model's own
+would be lost without a word. It refuses; `attach`, which works in place, does it (see
+[what differs](differs.html)).
 
 >>> import keras, numpy as np
 >>> from keras_l2reg import L2, L2AllWeights, attach, detach, find_weights
->>> class Own(keras.Sequential):
-...     def train_step(self, *args):
-...         return super().train_step(*args)
->>> model = Own([keras.Input((4,)), keras.layers.Dense(1)], name="own")
->>> L2AllWeights(model)
-Traceback (most recent call last):
-ValueError: Expected a model with Keras' own training step, which the wrapper runs...
->>> len(attach(model, 0.01).losses)
-1
 
 A step of your own that leaves `self.losses` out of its loss has no penalty, whoever
 attached it. Nor can one wrapper hold another: there would be two strengths.
