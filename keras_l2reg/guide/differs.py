@@ -14,22 +14,33 @@ model and on its wrapped twin and compares.
 >>> sorted(wrapped.evaluate(x, y, verbose=0, return_dict=True))
 ['data_loss', 'loss', 'mae', 'penalty']
 
-| what | through the wrapper |
-|---|---|
-| `fit`, `evaluate`, `predict`, `train_on_batch`, `test_on_batch`, `predict_on_batch` | the same; history, logs and `return_dict=True` also hold `data_loss` and `penalty`, lists do not |
-| `metrics`, `metrics_names`, `reset_metrics`, `get_metrics_result` | the model's own metrics too; `metrics` holds one more, `LossSplit`, behind the two keys |
-| an output named `data` among others, a metric called `penalty` or `data_loss` | refused by `compile`, as its log would be overwritten |
-| `weights`, `get_weights`, `set_weights`, `count_params`, `summary`, `layers`, `get_layer` | the model's |
-| `variables`, `non_trainable_variables`, `get_state_tree` | the strength, `l2`, comes first: JAX must know of it |
-| `save_weights`, `load_weights` | the model's own layout, so that files go both ways between it and the wrapper; a wrapper's file holds the strength besides |
-| `save`, `keras.saving.load_model`, pickle | the wrapper; loading wants `import keras_l2reg` first. Legacy `.h5` files are refused: `wrapped.unwrap().save("model.h5")` |
-| `keras.models.clone_model` | clones the wrapper. Its `clone_function`, `input_tensors` and `call_function` are for `Sequential` and `Functional` models: clone `wrapped.wrapped_model`, then wrap |
-| `export`, a TFLite converter, `quantize` | the model's |
-| call arguments, masks, `compute_output_shape`, `TimeDistributed` | the model's |
-| attributes and methods of your own, `add`, `pop` | read, set and called on the model, if public; private names are at `wrapped.wrapped_model` |
-| a model that was built: `build` with another shape | is ignored, where `Sequential` raises |
-| sparse inputs | gradients are dense, as with any penalty on a kernel |
-| `isinstance(wrapped, keras.Sequential)` | false; a wrapper is a `keras.Model` |
+- `fit`, `evaluate`, `predict`, `train_on_batch`, `test_on_batch`, `predict_on_batch`:
+  the same; history, logs and `return_dict=True` also hold `data_loss` and `penalty`,
+  lists do not.
+- `metrics`, `metrics_names`, `reset_metrics`, `get_metrics_result`: the model's own
+  metrics too; `metrics` holds one more, `LossSplit`, behind the two keys.
+- an output named `data` among others, a metric called `penalty` or `data_loss`:
+  refused by `compile`, as its log would be overwritten.
+- `weights`, `get_weights`, `set_weights`, `count_params`, `summary`, `layers`,
+  `get_layer`: the model's.
+- `variables`, `non_trainable_variables`, `get_state_tree`: the strength, `l2`, comes
+  first: JAX must know of it.
+- `save_weights`, `load_weights`: the model's own layout, so that files go both ways
+  between it and the wrapper; a wrapper's file holds the strength besides.
+- `save`, `keras.saving.load_model`, pickle: the wrapper; loading wants `import
+  keras_l2reg` first. Legacy `.h5` files are refused:
+  `wrapped.unwrap().save("model.h5")`.
+- `keras.models.clone_model`: clones the wrapper. Its `clone_function`,
+  `input_tensors` and `call_function` are for `Sequential` and `Functional` models:
+  clone `wrapped.wrapped_model`, then wrap.
+- `export`, a TFLite converter, `quantize`: the model's.
+- call arguments, masks, `compute_output_shape`, `TimeDistributed`: the model's.
+- attributes and methods of your own, `add`, `pop`: read, set and called on the model,
+  if public; private names are at `wrapped.wrapped_model`.
+- a model that was built: `build` with another shape: is ignored, where `Sequential`
+  raises.
+- sparse inputs: gradients are dense, as with any penalty on a kernel.
+- `isinstance(wrapped, keras.Sequential)`: false; a wrapper is a `keras.Model`.
 
 **A class that redefines a part of Keras' trainer is refused**, since the wrapper trains
 by Keras' own: `train_step`, `test_step`, `predict_step`, `compute_loss`,
@@ -62,6 +73,7 @@ ValueError: Expected a model that trains, evaluates and predicts by Keras' own..
 `get_quantization_layer_structure`, and its dtypes.
 
 **On JAX, under a model that does not track the strength** (`model.fit` of the inner
-model, or of a second wrapper), the step compiles the strength's present value and warns.
+model, or of a second wrapper), the step compiles the strength's present value and
+warns.
 Assigning `wrapped.l2` has the models that the package knows of compile it again.
 """
