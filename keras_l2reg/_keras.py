@@ -10,6 +10,7 @@ import re
 import types
 
 import keras
+from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.trainers.compile_utils import MetricsList
 
 __all__ = ["MetricsList"]  # the kind of metric whose parts callbacks can monitor
@@ -80,15 +81,17 @@ def take_signature(layer, model):
     object.__setattr__(layer, "_build_shapes_dict", shapes)
 
 
-def outermost_model(layer):
-    """Within a call of `layer`: the model (or layer) that the user called."""
-    return layer._get_call_context().entry_layer
+def outermost_layer():
+    """Within a call of a layer: the model (or layer) that the user called, or `None`.
+
+    Keras on JAX also runs `call` alone; then there is none to be told of.
+    """
+    context = get_global_attribute("current_call_ctx")
+    return None if context is None else context.entry_layer
 
 
 def is_saving_legacy_file():
     """Whether Keras is writing a `.h5` file of a whole model, of Keras 2's form."""
-    from keras.src.backend.common.global_state import get_global_attribute
-
     return bool(get_global_attribute("use_legacy_config"))
 
 

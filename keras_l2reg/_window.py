@@ -72,6 +72,11 @@ class Window(keras.Model):
         return self.wrapped_model(*args, **kwargs)
 
     def __getattr__(self, name):
+        # On torch, a layer's parts are found by a `__getattr__` of its own.
+        of_backend = getattr(super(), "__getattr__", None)
+        if of_backend is not None:
+            with contextlib.suppress(AttributeError):
+                return of_backend(name)
         if not name.startswith("_") and "_window_on" in vars(self):
             inner = self._window_on.model
             if hasattr(inner, name):
@@ -79,11 +84,6 @@ class Window(keras.Model):
                 # These two change which weights there are.
                 is_change = name in ("add", "pop") and callable(value)
                 return functools.partial(self._change, value) if is_change else value
-        # On torch, a layer has a `__getattr__` of its own.
-        of_backend = getattr(super(), "__getattr__", None)
-        if of_backend is not None:
-            with contextlib.suppress(AttributeError):
-                return of_backend(name)
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}, and passes on "
             "the public attributes of its `wrapped_model` only"

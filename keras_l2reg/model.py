@@ -204,8 +204,8 @@ class L2AllWeights(SplitLossModel):
             # The first call made the last weights; they want their penalty too.
             self._put_again()
             hidden.is_complete = True
-        host = _keras.outermost_model(self)
-        if host is not self and host not in hidden.hosts:
+        host = _keras.outermost_layer()
+        if host not in (None, self) and host not in hidden.hosts:
             hidden.hosts.add(host)
             _ledger.note(host, find_weights(self))
         return outputs

@@ -416,7 +416,7 @@ def test_loss_scaling_that_was_declined_stays_declined():
         model.compile("sgd", "mse", auto_scale_loss=False)
         wrapper = L2AllWeights(model, 0.5)
         assert wrapper.optimizer is model.optimizer
-        assert type(wrapper.unwrap().optimizer) is keras.optimizers.SGD
+        assert isinstance(wrapper.unwrap().optimizer, keras.optimizers.SGD)
     finally:
         keras.config.set_dtype_policy("float32")
 
