@@ -106,7 +106,11 @@ def test_html_has_the_notes_and_the_sides():
     path = Path([{"l2": l2, "repeat": 0, "val_data_loss": l2} for l2 in (1.0, 0.1)])
     page = path._repr_html_()
     cells = Cells(page)
-    rows = [["l2", "val_data_loss", ""], ["1", "1", ""], ["0.1", "0.1", "best"]]
-    assert cells.cells == sum(rows, [])
+    heads, strong, weak = (
+        ["l2", "val_data_loss", ""],
+        ["1", "1", ""],
+        ["0.1", "0.1", "best"],
+    )
+    assert cells.cells == [*heads, *strong, *weak]
     assert "try weaker ones" in cells.text and cells.tags >= {"table", "thead", "tbody"}
     assert '<td style="text-align: right">0.1</td>' in page
