@@ -89,6 +89,9 @@ class _Failure(Exception):
 def _start(modules):
     """Import Keras and then the modules; return what these define, by name."""
     with _without_native_noise():
+        # On every backend, Keras imports it in the midst of reading a config.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("tensorflow")
         # Left out when Python imported the package to find this program.
         if not hasattr(keras_l2reg, "audit"):
             importlib.reload(keras_l2reg)
