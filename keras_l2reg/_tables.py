@@ -1,4 +1,4 @@
-"""Tables: plain text when printed, HTML in a notebook. The one place that uses rich.
+"""Tables: plain text when printed, HTML in a notebook; nothing else uses rich's.
 
 >>> print(Table(["weight", "norm"], [["dense[relu]/kernel", "2.8"]], right=["norm"]))
 weight             | norm
