@@ -16,6 +16,7 @@ heart, and not the letters, is found out.
 import contextlib
 import functools
 import hashlib
+import mmap
 import os
 import pickle
 import tempfile
@@ -212,15 +213,20 @@ def read_notmnist(path):
             nothing that it asked for was run.
         ValueError: It holds other arrays than the assignment's.
     """
+    names = [f"{split}_{part}" for split in SPLITS for part in ("dataset", "labels")]
     with open(path, "rb") as file:
         try:
-            content = ArrayUnpickler(file, encoding="latin1").load()
+            # Asked for more than the file holds, a map gives what there is, where a
+            # file makes room for all of it first.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                loaded = ArrayUnpickler(content, encoding="latin1").load()
+            arrays = arrays_in(loaded, names)
         except Exception as error:  # a damaged pickle can raise any
             raise pickle.UnpicklingError(f"Can't read {path}: {error}") from error
     data = {}
     for split in SPLITS:
-        images = take(content, f"{split}_dataset", "f", (SIDE, SIDE), -0.5, 0.5)
-        labels = take(content, f"{split}_labels", "iu", (), 0, len(LETTERS) - 1)
+        images = take(arrays, f"{split}_dataset", "f", (SIDE, SIDE), -0.5, 0.5)
+        labels = take(arrays, f"{split}_labels", "iu", (), 0, len(LETTERS) - 1)
         if images.shape[:1] != labels.shape:
             raise ValueError(
                 "Invalid notMNIST file. Expected a label for each image. Received: "
@@ -231,10 +237,15 @@ def read_notmnist(path):
     return data
 
 
-def take(content, key, kinds, shape, low, high):
+def arrays_in(content, names):
+    """The arrays under these names, as far as there are any."""
+    values = {} if not isinstance(content, dict) else {n: content.get(n) for n in names}
+    return {n: v.to_numpy() for n, v in values.items() if isinstance(v, PickledArray)}
+
+
+def take(arrays, key, kinds, shape, low, high):
     """The array under `key`, or a ValueError if it isn't what belongs there."""
-    value = content.get(key) if isinstance(content, dict) else None
-    array = value.array if isinstance(value, PickledArray) else None
+    array = arrays.get(key)
     if array is None:
         received = "no array of that name"
     elif array.dtype.kind not in kinds or not array.size or array.shape[1:] != shape:
@@ -253,12 +264,23 @@ class PickledDtype:
     """Stands in for `numpy.dtype` in a pickle: plain numbers only."""
 
     def __init__(self, name, *_):
-        self.dtype = np.dtype(name if isinstance(name, str) else object)
+        # Short: numpy makes a dtype of many fields from a long one.
+        is_name = isinstance(name, str) and len(name) < 10
+        self.dtype = np.dtype(name if is_name else object)
         if self.dtype.kind not in "biuf":
-            raise pickle.UnpicklingError(f"Refused an array of {name!r}: not numbers")
+            raise pickle.UnpicklingError(
+                f"Refused an array of {name if is_name else 'objects'}: not numbers"
+            )
 
     def __setstate__(self, state):
         self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class PickledBytes:
+    """Stands in for what protocol 2 of Python 3, without bytes, tells as a call."""
+
+    def __init__(self, text, *_):
+        self.text = text
 
 
 class PickledArray:
@@ -268,24 +290,68 @@ class PickledArray:
     # numpy arrays can make them follow a pointer of the file's choice.
 
     def __init__(self, *_):
-        self.array = None
+        self.state = None
 
     def __setstate__(self, state):
-        _, shape, kind, fortran, data = state
-        # A str is what Python 2 wrote as bytes.
-        data = data.encode("latin1") if isinstance(data, str) else data
-        order = "F" if fortran else "C"
-        self.array = np.frombuffer(data, kind.dtype).reshape(shape, order=order)
+        # Kept as told: a file could ask a thousand times for an array of its bytes.
+        self.state = state
 
     @classmethod
     def from_buffer(cls, data, kind, shape=(), order="C"):
         """The same as protocol 5 tells it; a number has no shape."""
         array = cls()
-        array.__setstate__((1, shape, kind, order == "F", data))
+        array.state = 1, shape, kind, order == "F", data
         return array
 
+    def to_numpy(self):
+        """The array, of the pickle's own bytes where it has any."""
+        _, shape, kind, fortran, data = self.state
+        data = data.text if isinstance(data, PickledBytes) else data
+        # A str is what Python 2 wrote as bytes.
+        data = data.encode("latin1") if isinstance(data, str) else data
+        order = "F" if fortran else "C"
+        return np.frombuffer(data, kind.dtype).reshape(shape, order=order)
 
-class ArrayUnpickler(pickle.Unpickler):
+
+class Names(dict):
+    """A dict in a pickle. Any other key than a name could take forever to hash."""
+
+    def __setitem__(self, name, value):
+        if not isinstance(name, str):
+            raise pickle.UnpicklingError(f"Refused a key: {type(name).__name__}")
+        super().__setitem__(name, value)
+
+
+# What a pickle of arrays in a dict is made of, by Python 2 or 3.
+OPCODES = (
+    "PROTO FRAME MARK STOP POP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 "
+    "LONG LONG1 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES "
+    "SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
+    "TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST APPEND APPENDS SETITEM "
+    "SETITEMS PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL "
+    "STACK_GLOBAL REDUCE"
+)
+
+
+class Instructions(dict):
+    """What an unpickler does at each opcode; a limited number of times."""
+
+    # Each makes an object of up to some hundred bytes from a single one; the
+    # assignment's file has some 300.
+    limit = 10_000
+
+    def __getitem__(self, opcode):
+        self.limit -= 1
+        if self.limit < 0 or opcode not in self:
+            raise pickle.UnpicklingError(
+                "Refused: too many objects, or others than arrays of numbers"
+            )
+        return super().__getitem__(opcode)
+
+
+# Python's unpickler, not that in C: the latter makes room for as many remembered
+# objects as the file says, gigabytes of it, and can't be kept from setting attributes.
+class ArrayUnpickler(pickle._Unpickler):
     """An unpickler that knows numpy arrays of numbers, and nothing else."""
 
     known: ClassVar = {
@@ -296,15 +362,43 @@ class ArrayUnpickler(pickle.Unpickler):
         "numpy.core.multiarray.scalar": lambda kind, data: PickledArray.from_buffer(
             data, kind
         ),
-        # Protocol 2 of Python 3 has no bytes, and tells them as this call.
-        "_codecs.encode": lambda text, _: text.encode("latin1"),
+        "_codecs.encode": PickledBytes,
     }
+
+    def __init__(self, file, **options):
+        super().__init__(file, **options)
+        codes = [getattr(pickle, name)[0] for name in OPCODES.split()]
+        self.dispatch = Instructions({code: self.dispatch[code] for code in codes})
+        self.dispatch[pickle.EMPTY_DICT[0]] = ArrayUnpickler.load_empty_dict
+        self.dispatch[pickle.DICT[0]] = ArrayUnpickler.load_dict
+        self.dispatch[pickle.BYTEARRAY8[0]] = ArrayUnpickler.load_bytearray8
+        self.dispatch[pickle.BUILD[0]] = ArrayUnpickler.load_build
 
     def find_class(self, module, name):
         """The stand-in for what the pickle asks for; called before anything runs."""
         asked = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)
         if asked not in self.known:
             raise pickle.UnpicklingError(
-                f"Refused: the file asks for {module}.{name}, not for a numpy array"
+                f"Refused: the file asks for {asked[:80]}, not for a numpy array"
             )
         return self.known[asked]
+
+    def load_empty_dict(self):
+        self.append(Names())
+
+    def load_dict(self):
+        items, names = self.pop_mark(), Names()
+        for name, value in zip(items[::2], items[1::2], strict=True):
+            names[name] = value
+        self.append(names)
+
+    def load_bytearray8(self):
+        # pickle's own makes room for as many bytes as the file says.
+        self.append(self.read(int.from_bytes(self.read(8), "little")))
+
+    def load_build(self):
+        state, built = self.stack.pop(), self.stack[-1]
+        # pickle's own sets attributes on whatever it finds.
+        if not isinstance(built, (PickledArray, PickledDtype)):
+            raise pickle.UnpicklingError(f"Refused: a state for {type(built).__name__}")
+        built.__setstate__(state)

@@ -330,7 +330,7 @@ def load(args):
 def main(argv=None):
     """Train, and print what was measured."""
     args = parse(argv)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     try:
         data = load(args)
     except (OSError, ValueError, pickle.UnpicklingError) as error:

@@ -8,19 +8,33 @@
 (0, 2)
 """
 
+import sys
+
 from keras_l2reg._version import __version__
-from keras_l2reg._weight_table import print_weights
-from keras_l2reg.attachment import attach, detach
-from keras_l2reg.audit import Finding, Findings, audit
-from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger
-from keras_l2reg.decay import set_weight_decay
-from keras_l2reg.measure import penalties, print_penalties
-from keras_l2reg.model import L2AllWeights
-from keras_l2reg.path import l2_path
-from keras_l2reg.path_result import Path
-from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
-from keras_l2reg.selection import select
-from keras_l2reg.weights import Weight, find_weights
+
+
+def _is_looked_up_to_run():
+    # `python -m keras_l2reg` imports this package before the program in it, which
+    # should answer `--help` without the seconds that Keras takes, and imports the rest
+    # itself. While Python looks up a module to run, argv[0] is "-m", and the module's
+    # name stands before the arguments.
+    name = sys.orig_argv[-len(sys.argv) :][:1]
+    return sys.argv[:1] == ["-m"] and name == [__name__]
+
+
+if not _is_looked_up_to_run():
+    from keras_l2reg._weight_table import print_weights
+    from keras_l2reg.attachment import attach, detach
+    from keras_l2reg.audit import Finding, Findings, audit
+    from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger
+    from keras_l2reg.decay import set_weight_decay
+    from keras_l2reg.measure import penalties, print_penalties
+    from keras_l2reg.model import L2AllWeights
+    from keras_l2reg.path import l2_path
+    from keras_l2reg.path_result import Path
+    from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
+    from keras_l2reg.selection import select
+    from keras_l2reg.weights import Weight, find_weights
 
 __all__ = [
     "L2",

@@ -7,6 +7,7 @@
 b'PNG'
 """
 
+import functools
 import io
 import pathlib
 
@@ -29,7 +30,31 @@ def new_figure(height=4.0):
             "Pictures need matplotlib: pip install 'keras_l2reg[plot]'"
         ) from error
     # pyplot would want a screen, and keep every figure alive.
-    return Figure(figsize=(6.4, height), layout="constrained")
+    return _shown_in_notebooks(Figure(figsize=(6.4, height), layout="constrained"))
+
+
+def new_axes(height=4.0):
+    """The only axes of a new figure.
+
+    >>> new_axes().figure.axes
+    [<Axes: >]
+    """
+    return _shown_in_notebooks(new_figure(height).add_subplot())
+
+
+def _shown_in_notebooks(picture):
+    """Give the picture what IPython asks an object for, to show it.
+
+    matplotlib has its figures shown by pyplot, which does not know of this one.
+    """
+    picture._repr_png_ = functools.partial(_png, picture)
+    return picture
+
+
+def _png(picture):
+    content = io.BytesIO()
+    picture.figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def save_picture(picture, file, **arguments):

@@ -25,12 +25,11 @@
 ['last-layer-only']
 """
 
-import io
-
 import keras
 
 from keras_l2reg._findings import CHECKS
 from keras_l2reg._subject import Finding, Subject
+from keras_l2reg._tables import Table
 
 _SEVERITIES = ("error", "warning", "info")
 
@@ -45,34 +44,27 @@ class Findings(tuple):
     __slots__ = ()
 
     def __str__(self):
-        # rich comes with Keras, which prints its summaries with it.
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-
-        if not self:
-            return "No findings."
-        table = Table(box=box.ASCII2, show_edge=False, pad_edge=False, show_lines=True)
-        for column in ("finding", "where", "what and how to mend"):
-            table.add_column(column, overflow="fold")
-        for finding in self:
-            # As plain text: rich would take a name in brackets for a style.
-            table.add_row(
-                _plain(f"{finding.code}\n({finding.severity})"),
-                _plain(_shortened(finding.where)),
-                _plain(f"{finding.message}\n{finding.mend}"),
-            )
-        console = Console(file=io.StringIO(), width=Console().width)
-        console.print(table)
-        return console.file.getvalue().rstrip("\n")
+        return str(self._table())
 
     __repr__ = __str__
 
+    def _repr_html_(self):
+        return self._table()._repr_html_()
 
-def _plain(text):
-    from rich.text import Text
-
-    return Text(text)
+    def _table(self):
+        return Table(
+            columns=["finding", "where", "what and how to mend"],
+            rows=[
+                [
+                    f"{finding.code}\n({finding.severity})",
+                    _shortened(finding.where),
+                    f"{finding.message}\n{finding.mend}",
+                ]
+                for finding in self
+            ],
+            empty="No findings.",
+            ruled=True,
+        )
 
 
 def _shortened(names, shown=3):

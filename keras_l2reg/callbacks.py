@@ -24,6 +24,7 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
+from keras_l2reg._tables import print_text
 from keras_l2reg.measure import (
     CompiledPenalties,
     penalized,
@@ -67,11 +68,7 @@ class PenaltyLogger(keras.callbacks.Callback):
         super().__init__()
         if every_n_batches is not None:
             _check_positive_integer(every_n_batches, "every_n_batches")
-        if verbose not in (0, 1):
-            raise ValueError(
-                "Invalid value for argument `verbose`. Expected 0 or 1. "
-                f"Received: verbose={verbose!r}"
-            )
+        _check_verbose(verbose)
         if isinstance(warn_share, bool) or not isinstance(warn_share, (int, float)):
             raise TypeError(
                 "Invalid type for argument `warn_share`. Expected a float. "
@@ -117,6 +114,9 @@ class PenaltyLogger(keras.callbacks.Callback):
         self._warn_of_nan(now)
         self._warn_of_share(now, logs)
         if self.verbose:
+            if (self.params or {}).get("verbose") in (1, "auto"):
+                # Keras' bar is still open, and ends its line only after this callback.
+                print()
             print_penalties(self.model, title=f"Epoch {epoch + 1}")
 
     def _penalties_in_fit(self):
@@ -156,17 +156,18 @@ class L2Scheduler(keras.callbacks.Callback):
 
     Args:
         schedule: A function of the epoch (an integer from 0), or of the epoch and
-            the present strength, that returns a float >= 0; or a
-            `keras.optimizers.schedules.LearningRateSchedule`.
+            the present strength where it can't be called without, that returns a
+            float >= 0; or a `keras.optimizers.schedules.LearningRateSchedule`.
         unit: `"epoch"` or `"step"`: what a `LearningRateSchedule` counts. Steps are
             the optimizer's iterations, so they go on where a restored run left off.
             Defaults to `"epoch"`.
-        verbose: `0` is silent, `1` prints the strength of each epoch. Defaults to `0`.
+        verbose: `0` is silent, `1` prints the strength that each epoch begins with.
+            Defaults to `0`.
 
     Raises:
-        TypeError: `schedule` is no function of one or two arguments.
-        ValueError: an unknown `unit`, a strength that is none, or a model without
-            a live strength.
+        TypeError: `schedule` is not a function of one or two arguments.
+        ValueError: an unknown `unit` or `verbose`, an invalid strength, or a model
+            without a live strength.
 
     Example:
 
@@ -192,6 +193,7 @@ class L2Scheduler(keras.callbacks.Callback):
                 "Expected a `LearningRateSchedule` with unit='step'. "
                 f"Received: schedule={schedule!r}"
             )
+        _check_verbose(verbose)
         self.schedule = schedule if is_schedule else _of_epoch_and_l2(schedule)
         self.unit = unit
         self.verbose = verbose
@@ -211,43 +213,68 @@ class L2Scheduler(keras.callbacks.Callback):
             # Read here, once per epoch: on JAX it is not at hand between steps.
             iterations = ops.convert_to_numpy(self.model.optimizer.iterations)
             self._first_step = int(iterations)
-            return
-        if self._is_schedule:
-            self._assign(float(ops.convert_to_numpy(self.schedule(epoch))))
+            self._assign(self.schedule(self._first_step))
+        elif self._is_schedule:
+            self._assign(self.schedule(epoch))
         else:
             self._assign(self.schedule(epoch, self.model.l2))
         if self.verbose:
-            print(f"\nEpoch {epoch + 1}: L2Scheduler sets l2 to {self.model.l2}.")
+            print_text(
+                f"\nEpoch {epoch + 1}: L2Scheduler sets l2 to {self.model.l2:.4g}"
+                f"{', and again at each step' if self.unit == 'step' else ''}."
+            )
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.unit == "step":
             # Several batches make one step when gradients are accumulated.
             batches = self.model.optimizer.gradient_accumulation_steps or 1
             step = self._first_step + batch // batches
-            self._assign(float(ops.convert_to_numpy(self.schedule(step))))
+            self._assign(self.schedule(step))
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs["l2"] = self.model.l2
 
     def _assign(self, value):
-        self.model.l2 = value
+        # A `LearningRateSchedule` returns a tensor.
+        is_number = not self._is_schedule
+        self.model.l2 = value if is_number else float(ops.convert_to_numpy(value))
 
 
 def _of_epoch_and_l2(schedule):
     """`schedule` as a function of both, be it written for one or for two."""
+    if _takes(schedule, 1):
+        return lambda epoch, l2: schedule(epoch)
+    if _takes(schedule, 2):
+        return schedule
+    way_out = (
+        "wrap it so that its arguments are known: `lambda epoch, l2: ...`"
+        if callable(schedule)
+        else "for a strength that doesn't change, set `model.l2`"
+    )
+    raise TypeError(
+        "Invalid type for argument `schedule`. Expected a function of the epoch, or "
+        "of the epoch and the strength, or a `LearningRateSchedule`. "
+        f"Received: schedule={schedule!r}; {way_out}"
+    )
+
+
+def _takes(function, count):
+    """Whether a function can be called with `count` positional arguments."""
     try:
-        parameters = inspect.signature(schedule).parameters.values()
-    except TypeError:
-        parameters = ()
-    required = [p for p in parameters if p.default is p.empty]
-    if not callable(schedule) or len(required) not in (1, 2):
-        raise TypeError(
-            "Invalid type for argument `schedule`. Expected a function of the epoch, "
-            "or of the epoch and the strength, or a `LearningRateSchedule`. "
-            f"Received: schedule={schedule!r}"
+        inspect.signature(function).bind(*[None] * count)
+    except (TypeError, ValueError):
+        # ValueError: some builtins don't tell their signature.
+        return False
+    return True
+
+
+def _check_verbose(verbose):
+    if verbose not in (0, 1):
+        raise ValueError(
+            "Invalid value for argument `verbose`. Expected 0 or 1. "
+            f"Received: verbose={verbose!r}"
         )
-    return schedule if len(required) == 2 else lambda epoch, l2: schedule(epoch)
 
 
 def _check_positive_integer(value, name):

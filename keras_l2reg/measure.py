@@ -12,6 +12,7 @@ import math
 import keras
 
 from keras_l2reg import _keras
+from keras_l2reg._tables import Table, show
 from keras_l2reg.squares import sum_of_squares
 from keras_l2reg.stock import strength_text
 from keras_l2reg.weights import find_weights
@@ -108,29 +109,47 @@ def print_penalties(model, title=None):
     weight     | strength |  norm | penalty | share
     -----------+----------+-------+---------+------
     out/kernel | l2=0.5   | 2.828 |       4 |  100%
-
-    Source: `rich.table`, https://rich.readthedocs.io/en/stable/tables.html
     """
-    # rich comes with Keras, which prints its summaries with it.
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    show(_penalty_table(model, title))
 
+
+def _penalty_table(model, title=None):
     weights = penalized(model)
     now = _measure(weights, [w.regularizer for w in weights])
     squares = _measure(weights, [sum_of_squares] * len(weights))
     total = sum(now.values())
-    table = Table(title=title, box=box.ASCII2, show_edge=False, pad_edge=False)
-    for column in ("weight", "strength"):
-        table.add_column(column, overflow="fold")
-    for column in ("norm", "penalty", "share"):
-        table.add_column(column, justify="right")
-    for weight in weights:
-        table.add_row(
-            weight.name,
-            strength_text(weight.regularizer),
-            f"{math.sqrt(squares[weight.name]):.4g}",
-            f"{now[weight.name]:.4g}",
-            f"{now[weight.name] / total:.0%}" if total else "-",
+    return Table(
+        columns=["weight", "strength", "norm", "penalty", "share"],
+        rows=[
+            [
+                weight.name,
+                strength_text(weight.regularizer),
+                f"{math.sqrt(squares[weight.name]):.4g}",
+                f"{now[weight.name]:.4g}",
+                f"{now[weight.name] / total:.0%}" if total else "-",
+            ]
+            for weight in weights
+        ],
+        right=["norm", "penalty", "share"],
+        title=title,
+        empty="" if weights else _why_there_is_none(model),
+    )
+
+
+def _why_there_is_none(model):
+    regularized = [w.name for w in find_weights(model) if w.regularizer]
+    if not model.built:
+        return (
+            "No penalties: the model has no weights yet. Call it on a batch of data, "
+            "or `model.build(input_shape)`, first."
         )
-    Console().print(table)
+    if regularized:
+        names = ", ".join(regularized[:3]) + ", ..." * (len(regularized) > 3)
+        return (
+            "No penalties: the weights that have a regularizer are frozen: "
+            f"{names}. Set `trainable = True` on their layers to train them."
+        )
+    return (
+        "No penalties: no weight has a regularizer. Put one on every kernel: "
+        "`L2AllWeights(model, l2)` or `attach(model, l2)`."
+    )

@@ -15,7 +15,6 @@
 [10.0, 0.1, 0.001]
 """
 
-import contextlib
 import inspect
 import math
 import numbers
@@ -37,6 +36,7 @@ from keras_l2reg._path_runs import (
     state_of,
     undecayed,
 )
+from keras_l2reg._progress import progress_bar
 from keras_l2reg.attachment import is_attached
 from keras_l2reg.model import L2AllWeights
 from keras_l2reg.path_result import Path
@@ -152,7 +152,8 @@ def l2_path(
             optimizer_start=came[1],
             undecayed=undecayed(wrapped),
         )
-        with _progress(verbose, epochs * repeats * len(strengths)) as advance:
+        total = epochs * repeats * len(strengths)
+        with progress_bar("l2_path, epochs", total, bool(verbose)) as advance:
             if executor is None:
                 results = runs(wrapped, task, strengths, range(repeats), advance)
             else:
@@ -233,28 +234,6 @@ def _newly_drawn(model):
             f"starts from. Received: new_starts=True, model={model.name!r}"
         )
     return twin.get_weights()
-
-
-@contextlib.contextmanager
-def _progress(verbose, epochs):
-    """A bar of so many epochs; gives the function that moves it on."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("l2_path, epochs"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not verbose) as progress:
-        bar = progress.add_task("", total=epochs)
-        yield lambda count: progress.advance(bar, count)
 
 
 def _leave(model, came, best):

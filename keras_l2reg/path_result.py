@@ -19,6 +19,7 @@ import math
 import numpy as np
 
 from keras_l2reg._files import write_whole
+from keras_l2reg._tables import Table
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -119,24 +120,29 @@ class Path:
         return f"<Path of {len(self.records)} strengths, best l2={best}>"
 
     def __str__(self):
-        # rich comes with Keras, which prints its summaries with it.
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
+        return str(self._table())
 
+    def _repr_html_(self):
+        return self._table()._repr_html_()
+
+    def _table(self):
         figures = ["data_loss", "penalty", "val_data_loss", *self._metrics()]
-        shown = [figure for figure in figures if figure in self.records[0]]
-        table = Table(box=box.ASCII2, show_edge=False, pad_edge=False)
-        for column in ("l2", *shown, ""):
-            table.add_column(column, justify="left" if column == "" else "right")
-        for record in self.records:
-            cells = [_with_error(record, figure) for figure in shown]
-            table.add_row(f"{record['l2']:.4g}", *cells, self._remark(record))
-        console = Console(width=40 + 24 * len(shown), color_system=None)
-        with console.capture() as capture:
-            console.print(table)
-        lines = [line.rstrip() for line in capture.get().rstrip().splitlines()]
-        return "\n".join([*lines, *self._notes()])
+        shown = [f for f in figures if any(f in record for record in self.records)]
+        return Table(
+            columns=["l2", *shown, ""],
+            rows=[
+                [
+                    f"{record['l2']:.4g}",
+                    *(_with_error(record, figure) for figure in shown),
+                    self._remark(record),
+                ]
+                for record in self.records
+            ],
+            right=["l2", *shown],
+            notes=[*self._notes()],
+            empty="No runs.",
+            folds=False,
+        )
 
     def _notes(self):
         if self.interrupted:
@@ -150,7 +156,7 @@ class Path:
     def _metrics(self):
         return [
             key
-            for key in self.records[0]
+            for key in (self.records[0] if self.records else ())
             if key.startswith("val_")
             and not key.endswith(("_se", "loss"))
             and key != "val_penalty"

@@ -7,15 +7,16 @@
 ('epoch', 'penalty (units of the loss)')
 
 `plot_path` draws what `l2_path` measured, `plot_weights` the norms of the weights
-before and after; `save_picture` saves what any of them returned. All of them can be
-read in a print without colours.
+before and after; `save_picture` saves what any of them returned. In a notebook, what
+they return shows itself as the last expression of a cell. All of them can be read in a
+print without colours.
 """
 
 import math
 
 import numpy as np
 
-from keras_l2reg._figures import new_figure, save_picture
+from keras_l2reg._figures import new_axes, new_figure, save_picture
 from keras_l2reg.selection import select
 from keras_l2reg.squares import sum_of_squares
 
@@ -77,7 +78,7 @@ def plot_penalties(history, log=False, ax=None):
             f"callback `PenaltyLogger` adds. Received the keys: {sorted(history)}"
         )
     bands = _largest(bands, 12)
-    ax = new_figure().add_subplot() if ax is None else ax
+    ax = new_axes() if ax is None else ax
     epochs = np.arange(1, 1 + len(next(iter(bands.values()))))
     colors = _shades(len(bands))
     if log:
@@ -302,7 +303,7 @@ def plot_weights(norms, ax=None):
             f"Received: {norms!r}"
         )
     if ax is None:
-        ax = new_figure(1.2 + 0.25 * len(names) * (1 + len(norms))).add_subplot()
+        ax = new_axes(1.2 + 0.25 * len(names) * (1 + len(norms)))
     thickness = 0.8 / len(norms)
     shades = _shades(len(norms))
     for k, (moment, values) in enumerate(norms.items()):

@@ -1,8 +1,11 @@
 """PenaltyLogger and L2Scheduler, with Keras' own callbacks behind them."""
 
 import csv
+import functools
+import io
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +16,14 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_l2reg import L2AllWeights, L2Scheduler, PenaltyLogger, attach, penalties
+from keras_l2reg import (
+    L2AllWeights,
+    L2Scheduler,
+    PenaltyLogger,
+    attach,
+    penalties,
+    print_penalties,
+)
 
 RNG = np.random.default_rng(0)
 # 20 samples in batches of 4: five to an epoch.
@@ -194,10 +204,27 @@ def test_frozen_layers_have_no_penalty():
     assert penalties(model) == {}
 
 
-def test_a_model_without_penalties_is_left_in_peace(capsys):
+def test_a_model_without_penalties_is_told_so(capsys):
     model = two_layers()
     model.compile("sgd", "mse")
     assert set(fit(model, PenaltyLogger(verbose=1, every_n_batches=1))) == {"loss"}
+    epochs = capsys.readouterr().out.split("Epoch ")[1:]
+    assert [text[0] for text in epochs] == ["1", "2"]
+    assert all("no weight has a regularizer" in text for text in epochs)
+
+
+def test_a_table_without_rows_says_why(capsys):
+    attached = attach(two_layers(), 0.1)
+    attached.trainable = False
+    unbuilt = keras.Sequential([layers.Dense(2, kernel_regularizer="l2")])
+    for model, why in [
+        (attached, "frozen: hidden/kernel, out/kernel"),
+        (unbuilt, "build"),
+        (two_layers(), "L2AllWeights"),
+    ]:
+        print_penalties(model)
+        out = capsys.readouterr().out
+        assert out.startswith("No penalties: ") and why in out and "|" not in out
 
 
 def caught_warnings(model, *callbacks, **kwargs):
@@ -242,6 +269,34 @@ def test_prints_a_table(capsys):
         assert float(cells[2]) == pytest.approx((value / 0.05) ** 0.5, rel=1e-3)
         assert float(cells[3]) == pytest.approx(value, rel=1e-3)
         assert cells[4].endswith("%")
+
+
+@pytest.mark.parametrize("verbose, lines", [(0, 0), (1, 2), ("auto", 2), (2, 0)])
+def test_the_table_does_not_begin_in_the_line_of_the_bar(capsys, verbose, lines):
+    fit(wrapped(), PenaltyLogger(verbose=1), verbose=verbose)
+    out = capsys.readouterr().out
+    titles = [line for line in out.splitlines() if "Epoch" in line and "/" not in line]
+    assert titles == ["Epoch 1", "Epoch 2"]
+    # The bar that was cut off, once for each epoch.
+    assert len(re.findall(r"step - .*\nEpoch \d\n", out)) == lines
+
+
+# TensorFlow refuses such names, but only in a graph.
+@pytest.mark.parametrize("name", ["dense[relu]", "enc[", "x]", "[b]", ":smile:", "é"])
+def test_names_are_printed_as_they_are(capsys, name):
+    model = attach(keras.Sequential([keras.Input((4,)), layers.Dense(2, name=name)]))
+    print_penalties(model, title=name)
+    title, _, _, row = capsys.readouterr().out.splitlines()
+    assert title == name and row.startswith(f"{name}/kernel |")
+
+
+def test_a_terminal_that_lacks_a_letter_does_not_end_the_training(monkeypatch):
+    model = attach(keras.Sequential([keras.Input((4,)), layers.Dense(2, name="é")]))
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    print_penalties(model)
+    terminal.flush()
+    assert b"\\xe9/kernel" in terminal.buffer.getvalue()
 
 
 # --- L2Scheduler -----------------------------------------------------------------
@@ -332,7 +387,41 @@ def test_no_new_trace(unit):
 
 def test_verbose_says_the_strength(capsys):
     fit(wrapped(), L2Scheduler(lambda epoch: 0.125, verbose=1), epochs=1)
-    assert "Epoch 1" in (out := capsys.readouterr().out) and "0.125" in out
+    assert "Epoch 1: L2Scheduler sets l2 to 0.125." in capsys.readouterr().out
+
+
+def test_verbose_says_the_strength_that_an_epoch_of_steps_begins_with(capsys):
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 20, 0.0)
+    fit(wrapped(), L2Scheduler(schedule, unit="step", verbose=1))
+    out = capsys.readouterr().out
+    assert re.findall(r"Epoch (\d): L2Scheduler sets l2 to (\S+),", out) == [
+        ("1", "1"),
+        ("2", "0.75"),
+    ]
+
+
+def test_a_function_is_called_as_its_signature_allows():
+    for function in [
+        lambda *args: 0.1 * len(args),
+        lambda epoch=0, **_: 0.1,
+        lambda epoch, l2=None, *, factor=0.1: factor,
+        functools.partial(lambda factor, epoch: factor, 0.1),
+    ]:
+        history = fit(wrapped(), L2Scheduler(function), epochs=1)
+        assert history["l2"] == pytest.approx([0.1])
+
+
+@pytest.mark.parametrize(
+    "schedule", [max, dict, lambda epoch, *, factor: factor, lambda: 0.1]
+)
+def test_a_function_of_unknown_arguments_is_refused_with_a_way_out(schedule):
+    with pytest.raises(TypeError, match=r"argument `schedule`.*lambda epoch, l2"):
+        L2Scheduler(schedule)
+
+
+def test_a_number_is_no_schedule():
+    with pytest.raises(TypeError, match=r"Received: schedule=0\.1; .*`model\.l2`"):
+        L2Scheduler(0.1)
 
 
 # --- Killed and resumed ----------------------------------------------------------

@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import ClassVar
 
@@ -285,6 +286,93 @@ def test_numbers_that_would_be_pointers_are_refused(tmp_path):
     array = crafted_array("V8", (3, "|", None, ("a",), fields, 8, 1, 0))
     with pytest.raises(pickle.UnpicklingError, match="Refused"):
         read(tmp_path, pickle.dumps({**notmnist(), "train_dataset": array}, 2))
+
+
+def asks_for(name):
+    """The opcodes that put what stands in for `name` on the unpickler's stack."""
+    module, _, name = name.rpartition(".")
+    return f"c{module}\n{name}\n".encode()
+
+
+def size(number, bytes_of_it=8):
+    return number.to_bytes(bytes_of_it, "little")
+
+
+ENCODE = asks_for("_codecs.encode")
+LONG_TEXT = b"X" + size(1 << 20, 4) + b"a" * (1 << 20)
+GREEDY = {
+    "memory": b"\x80\x02Nr\xff\xff\xff\x07.",
+    "memory as text": b"Np134217727\n.",
+    "bytes": b"\x80\x04\x8e" + size(1 << 30) + b".",
+    "bytearray": b"\x80\x05\x96" + size(1 << 30) + b".",
+    "text": b"\x80\x04\x8d" + size(1 << 30) + b".",
+    "frame": b"\x80\x04\x95" + size(1 << 30) + b".",
+    "integer": b"\x80\x02\x8b" + size(1 << 30, 4) + b".",
+    "sets": b"\x80\x04" + b"\x8f" * 400_000 + b".",
+    "lists": b"\x80\x02" + b"]" * 1_000_000 + b".",
+    "marks": b"\x80\x02" + b"(" * 1_000_000 + b".",
+    # A megabyte, asked for as bytes three hundred times.
+    "copies": b"\x80\x02"
+    + (LONG_TEXT + b"q\x01X\x06\0\0\0latin1q\x020" + ENCODE + b"q\x000")
+    + b"("
+    + b"h\x00h\x01h\x02\x86R" * 300
+    + b"l.",
+    "fields": b"\x80\x02"
+    + asks_for("numpy.dtype")
+    + (b"X" + size(300_000, 4) + b"f4," * 100_000 + b"\x85R."),
+}
+
+
+@pytest.mark.parametrize("pickled", GREEDY.values(), ids=GREEDY)
+def test_a_file_gets_little_more_memory_than_it_has(tmp_path, pickled):
+    tracemalloc.start()
+    try:
+        with pytest.raises((pickle.UnpicklingError, ValueError)):
+            read(tmp_path, pickled)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5e6 + 8 * len(pickled)
+
+
+STATES = {
+    "dict": b"}X\x07\0\0\0__doc__K\x01s",
+    "slots": b"N}X\x07\0\0\0__doc__K\x01s\x86",
+}
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+@pytest.mark.parametrize("name", glyphs.ArrayUnpickler.known)
+def test_what_stands_in_takes_no_attributes(tmp_path, name, state):
+    stand_in = glyphs.ArrayUnpickler.known[name]
+    before = stand_in.__doc__
+    with pytest.raises(pickle.UnpicklingError, match="Refused: a state for"):
+        read(tmp_path, b"\x80\x02" + asks_for(name) + state + b"b.")
+    assert stand_in.__doc__ is before
+
+
+@pytest.mark.parametrize("opcodes", [b")\x81", b")}\x92"], ids=["NEWOBJ", "NEWOBJ_EX"])
+def test_what_was_not_made_as_an_array_is_refused(tmp_path, opcodes):
+    array = asks_for("numpy.ndarray") + opcodes
+    pickled = b"\x80\x04}X\x0d\0\0\0train_dataset" + array + b"s."
+    with pytest.raises(pickle.UnpicklingError, match="Refused"):
+        read(tmp_path, pickled)
+
+
+def test_an_array_that_was_told_nothing_is_refused(tmp_path):
+    array = asks_for("numpy.ndarray") + b")R"
+    pickled = b"\x80\x04}X\x0d\0\0\0train_dataset" + array + b"s."
+    with pytest.raises(pickle.UnpicklingError, match="Can't read"):
+        read(tmp_path, pickled)
+
+
+@pytest.mark.parametrize("end", [b"K\x01s.", b"K\x01d.", b"K\x01u."])
+def test_a_key_that_would_take_forever_is_refused(tmp_path, end):
+    """A pair of a pair of a pair ...: hashing it visits 2**60 of them."""
+    start = {b"s": b"}", b"d": b"(", b"u": b"}("}[end[-2:-1]]
+    pairs = b"N" + b"q\x00h\x00\x86" * 60
+    with pytest.raises(pickle.UnpicklingError, match="Refused a key: tuple"):
+        read(tmp_path, b"\x80\x02" + start + pairs + end)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,21 @@
 """`python -m keras_l2reg FILE.keras`: what it prints, and the exit code."""
 
+import importlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
+import keras_l2reg.__main__
 from keras_l2reg import L2AllWeights
 from keras_l2reg.__main__ import main
 
@@ -57,7 +62,7 @@ def test_wrapped_model(saved):
 def test_json(saved, capsys):
     assert main(["--json", saved(mlp())]) == 1
     (finding,) = json.loads(capsys.readouterr().out)
-    assert sorted(finding) == ["code", "mend", "message", "severity", "where"]
+    assert sorted(finding) == ["code", "file", "mend", "message", "severity", "where"]
     assert (finding["code"], finding["where"]) == ("last-layer-only", ["out/kernel"])
     assert main(["--json", saved(mlp("l2"))]) == 0
     assert json.loads(capsys.readouterr().out) == []
@@ -119,24 +124,232 @@ def test_safe_mode_stays_on(saved, capsys):
     path = saved(keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: 2 * x)]))
     assert main([path]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and "ambda" in err
+    assert out == "" and err.count("\n") == 1
+    assert "Lambda" in err and err.endswith("`keras_l2reg.audit(model)` there.\n")
 
 
-def test_as_a_program(saved):
-    """Help, a finding, a missing file: by the command line itself."""
+def foreign_files(folder):
+    """Files that are no model of Keras 3, and what is said of each."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(folder / "old.h5")
+    model.save_weights(folder / "a.weights.h5")
+    (folder / "saved").mkdir()
+    (folder / "saved" / "saved_model.pb").touch()
+    (folder / "empty").mkdir()
+    model.save(folder / "inside.keras")
+    os.rename(folder / "inside.keras", folder / "model.zip")
+    (folder / "models").mkdir()
+    model.save(folder / "models" / "inside.keras")
+    np.savez(folder / "arrays.npz", a=np.zeros(3))
+    for name, member in {"t.pt": "t/data.pkl", "some.zip": "letter.txt"}.items():
+        with zipfile.ZipFile(folder / name, "w") as file:
+            file.writestr(member, "")
+    (folder / "cut.keras").write_bytes(b"PK\x03\x04")
+    (folder / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    (folder / "pointer.keras").write_text("version https://git-lfs.github.com/spec/v1")
+    (folder / "lite").write_bytes(b"\x1c\0\0\0TFL3")
+    return {
+        "nowhere.keras": "no such file",
+        "old.h5": r"whole model in HDF5.*keras\.saving\.load_model\(.*\)\.save",
+        "a.weights.h5": r"weights in HDF5.*`model\.load_weights",
+        "saved": r"SavedModel.*exported from.*model\.save",
+        "empty": "folder.*nothing",
+        "models": r"folder.*inside\.keras",
+        "model.zip": r"Rename it: model\.keras",
+        "arrays.npz": "NumPy",
+        "t.pt": "PyTorch",
+        "some.zip": r"not one that Keras saved.*letter\.txt",
+        "cut.keras": "truncated",
+        "cut.h5": "damaged HDF5",
+        "pointer.keras": "git lfs pull",
+        "lite": "TensorFlow Lite",
+    }
 
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "keras_l2reg", *arguments],
-            capture_output=True,
-            text=True,
-        )
 
-    found = run(saved(mlp()))
-    assert found.returncode == 1 and "last-layer-only" in found.stdout
-    missing = run("nowhere.keras")
-    assert missing.returncode == 2 and missing.stdout == ""
-    assert missing.stderr.endswith("keras_l2reg: nowhere.keras: no such file\n")
+def test_what_is_no_model_is_named_without_keras(tmp_path, capsys, monkeypatch):
+    expected = foreign_files(tmp_path)
+    monkeypatch.setattr(keras_l2reg.__main__, "_start", None)
+    assert main([str(tmp_path / name) for name in expected]) == 2
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and len(lines) == len(expected)
+    for line, (name, said) in zip(lines, expected.items(), strict=True):
+        assert line.startswith(f"keras_l2reg: {tmp_path / name}: ")
+        assert re.search(said, line), line
+
+
+def test_a_model_in_a_folder(tmp_path, capsys):
+    keras.saving.save_model(mlp(), tmp_path / "model", zipped=False)
+    assert main([str(tmp_path / "model")]) == 1
+    assert "last-layer-only" in capsys.readouterr().out
+
+
+def test_several_files(saved, capsys):
+    found, sound = saved(mlp(), "found.keras"), saved(mlp("l2"), "sound.keras")
+    missing = sound.replace("sound", "missing")
+    assert main([sound, sound]) == 0
+    assert capsys.readouterr().out == "No findings.\n"
+    assert main([sound, found]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith(f"{sound}\nNo findings.\n\n{found}\nfinding ")
+    assert main([missing, found, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert [finding["file"] for finding in json.loads(out)] == [found]
+    assert err == f"keras_l2reg: {missing}: no such file\n"
+
+
+def test_a_saved_layer(tmp_path, capsys):
+    layer = layers.Dense(2)
+    layer.build((None, 3))
+    keras.saving.save_model(layer, tmp_path / "layer.keras")
+    assert main([str(tmp_path / "layer.keras")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "holds a Dense, not a model" in err
+
+
+MODULE = """
+import keras
+from keras_l2reg import L2
+
+class Plain(keras.layers.Dense):
+    pass
+
+@keras.saving.register_keras_serializable("mine")
+class Registered(keras.layers.Dense):
+    pass
+
+def shifted(x):
+    return x + 1
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """The name of a module of custom layers, which is forgotten again."""
+    name = "layers_of_test_main"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    registered = dict(keras.saving.get_custom_objects())
+    yield name
+    sys.modules.pop(name, None)
+    keras.saving.get_custom_objects().clear()
+    keras.saving.get_custom_objects().update(registered)
+
+
+def custom(name, saved, layer):
+    """A saved model with a custom layer, whose module is forgotten again."""
+    module = importlib.import_module(name)
+    activation = module.shifted if layer == "Plain" else None
+    out = layers.Dense(2, activation=activation, kernel_regularizer="l2")
+    path = saved(
+        keras.Sequential([keras.Input((4,)), getattr(module, layer)(3), out]),
+        f"{layer}.keras",
+    )
+    del sys.modules[name]
+    keras.saving.get_custom_objects().pop("mine>Registered", None)
+    return path
+
+
+@pytest.mark.parametrize("layer", ["Plain", "Registered"])
+def test_custom_layers(module, saved, capsys, layer):
+    path = custom(module, saved, layer)
+    assert main([path]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.endswith(
+        f"Could not locate class '{layer}'. Import the module that defines it: "
+        f"--import {module}\n"
+    )
+    assert main(["--import", module, path]) == 1
+    assert "last-layer-only" in capsys.readouterr().out
+
+
+def test_a_module_that_fails(saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "leaving.py").write_text("raise SystemExit(0)")
+    path = saved(mlp("l2"))
+    for name, said in {
+        "nowhere_to_be_found": "No module named 'nowhere_to_be_found'",
+        "no_layers.py": "Give the name of the module: no_layers",
+        "leaving": "SystemExit",
+    }.items():
+        assert main([path, "--import", name]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and said in err
+
+
+def run(*arguments, python=(), **options):
+    """Run a module as a program, in an environment that asks for no silence."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    environment |= options.pop("environment", {})
+    return subprocess.run(
+        [sys.executable, *python, "-m", *arguments],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        text=True,
+        env=environment,
+    )
+
+
+def with_path(folder):
+    path = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *([path] if path else [])])}
+
+
+def test_as_a_program(saved, module, tmp_path):
+    """Custom and wrapped models, a name that the terminal lacks; no noise around."""
+    named = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, name="é"), *mlp("l2").layers[1:]]
+    )
+    files = [
+        saved(mlp(), "found.keras"),
+        saved(L2AllWeights(mlp("l2"), l2=0.01), "wrapped.keras"),
+        custom(module, saved, "Registered"),
+        saved(named, "named.keras"),
+    ]
+    done = run(
+        "keras_l2reg",
+        *("--import", module, *files),
+        environment={**with_path(tmp_path), "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    parts = re.split(r"^/.*\.keras$", done.stdout, flags=re.MULTILINE)[1:]
+    assert ["last-layer-only" in part for part in parts] == [True, False, True, True]
+    assert r"\xe9/kernel" in parts[3]
+
+
+@pytest.mark.parametrize(
+    "arguments, code", [(["--help"], 0), (["nowhere.keras"], 2), (["--jsonn"], 2)]
+)
+def test_what_needs_no_keras_does_not_wait_for_it(arguments, code):
+    done = run("keras_l2reg", *arguments, python=["-X", "importtime"])
+    assert done.returncode == code
+    lines = [line.split("|") for line in done.stderr.splitlines()]
+    modules = {line[-1].strip() for line in lines}
+    assert "keras_l2reg" in modules
+    assert not modules & {"keras", "tensorflow", "numpy", "rich"}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_failure_is_not_a_finding(saved):
+    with open("/dev/full", "w") as full:
+        done = run("keras_l2reg", saved(mlp()), stdout=full)
+    assert done.returncode == 2 and "No space left" in done.stderr
+
+
+def test_other_programs_import_everything(saved, tmp_path):
+    """`python -m theirs`, whose package imports this one before it has an argv."""
+    path = saved(L2AllWeights(mlp("l2"), l2=0.01))
+    package = tmp_path / "theirs"
+    package.mkdir()
+    (package / "__init__.py").write_text("import keras_l2reg\n")
+    (package / "__main__.py").write_text(
+        f"import keras\nprint(keras.saving.load_model({path!r}).l2)\n"
+    )
+    done = run("theirs", "keras_l2reg", environment=with_path(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(0.01)
 
 
 def test_help(capsys):
