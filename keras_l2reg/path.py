@@ -15,32 +15,31 @@
 [10.0, 0.1, 0.001]
 """
 
-import inspect
+import concurrent.futures
 import math
-import numbers
 import warnings
 
 import keras
 import numpy as np
 
 from keras_l2reg import _keras
+from keras_l2reg import _path_arguments as arguments
+from keras_l2reg._path_executor import run_with_executor
+from keras_l2reg._path_grid import grid_from_data
 from keras_l2reg._path_runs import (
+    OWN_KEYS,
     Task,
     assign,
     build,
-    grid_from_data,
     is_seed,
     read,
     runs,
-    runs_by,
     state_of,
     undecayed,
 )
 from keras_l2reg._progress import progress_bar
-from keras_l2reg.attachment import is_attached
 from keras_l2reg.model import L2AllWeights
 from keras_l2reg.path_result import Path
-from keras_l2reg.regularizers import check_strength
 
 
 def l2_path(
@@ -50,6 +49,8 @@ def l2_path(
     l2=None,
     validation_data=None,
     *,
+    count=12,
+    span=1e4,
     epochs=10,
     warm=False,
     repeats=1,
@@ -68,50 +69,60 @@ def l2_path(
     `minimize data_loss(w) + l2 * sum_k multiplier_k * sum(w_k**2)` for each `l2`
 
     The model is compiled into a step once, for the whole path. Without `l2`, the grid
-    is `top * 10**(-4 * i / 11)`, `i = 0 ... 11`, with `top = 10 * |g| / |p|`: `g` and
-    `p` are the gradients of the data's loss and of the penalty (at `l2 = 1`) over
-    the penalized weights, at the start, on up to 1024 samples; so that `top` pulls
-    ten times as hard as the data. As with glmnet, the path begins where the penalty
-    rules and ends four decades below.
+    is `top * span**(-i / (count - 1))`, `i = 0 ... count - 1`, and 0, which answers
+    whether a penalty helps at all. `top = 10 * |g| / |p|`: `g` and `p` are the
+    gradients of the data's loss, weighted as in `fit`, and of the penalty (at `l2 =
+    1`) over the penalized weights, at the start, on up to 1024 samples; so that `top`
+    pulls ten times as hard as the data. As with glmnet, the path begins where the
+    penalty rules and ends some decades below.
 
-    A run that diverges is recorded with NaN figures, and the path goes on. An
-    interrupted path (Ctrl-C) returns what it has, with `interrupted` set; an error in
-    a run carries it as its `path`. Sets Keras' global seed.
+    A run that diverges is recorded with NaN for each metric, and the path goes on. An
+    interrupted path (Ctrl-C) returns what it has, with `interrupted` set; an error,
+    or the death of a worker, carries all finished runs as its `path`. Sets Keras'
+    global seed.
 
     Args:
         model: A compiled `L2AllWeights`; or a compiled `keras.Model`, which is
             wrapped for the path, its own regularizers put aside.
         x, y: The training data, as for `fit`; no generator, which runs only once.
-        l2: Iterable of finite floats >= 0. Defaults to `None`, a grid from the data.
+        l2: Iterable of finite floats >= 0, what each run starts with. Defaults to
+            `None`, a grid from the data.
         validation_data: `(x, y)`, `(x, y, sample_weight)` or a data set, as for `fit`.
+        count: Integer >= 1, strengths above 0 in a grid from the data. Defaults to
+            `12`.
+        span: Float > 1, the strongest over the weakest of them. Defaults to `1e4`.
         epochs: Integer >= 1, epochs of each run. Defaults to `10`.
-        warm: Boolean. `False` starts each run from the weights that the model came
-            with; `True` from those that the next stronger run ended with, as glmnet.
-            The optimizer starts as it came, always. Defaults to `False`.
+        warm: Boolean. `False` starts each run from the model's initial weights;
+            `True` from those that the next stronger run ended with, as glmnet. The
+            optimizer always starts as it was given. Defaults to `False`.
         repeats: Integer >= 1, runs at each strength. Defaults to `1`.
         seed: Integer; repeat `r` shuffles and drops out by `seed + r`. Defaults to `0`.
         new_starts: Boolean, whether repeat `r` starts from weights newly drawn (by
-            `clone_model`, with `seed + r`) instead of those that the model came with.
+            `clone_model`, with `seed + r`) instead of the model's initial weights.
             Defaults to `False`.
-        monitor: Which figure of the logs is compared. Defaults to `"val_data_loss"`.
+        monitor: Which metric in the logs is compared. Defaults to `"val_data_loss"`.
         mode: `"min"` or `"max"`. Defaults to `None`: `"min"` for a loss, else an error.
         restore_best_weights: Boolean. `True` leaves the model with the strength and
-            the weights of the best run (a bare model with stock Keras regularizers
-            of that strength), and the optimizer as it came; `False` leaves all as it
-            came. Defaults to `True`.
+            the weights of the best run (a bare model with built-in Keras regularizers
+            of that strength), and the optimizer as it was given; `False` leaves all as
+            it was given. Defaults to `True`.
         executor: A `concurrent.futures.Executor`, such as a `ProcessPoolExecutor`
             (of the "spawn" context) or Dask's `Client.get_executor()`: its workers
-            do the runs. Defaults to `None`, here.
-        chunksize: Integer >= 1, strengths per task of the executor. Defaults to `1`.
+            do the runs, and get model and data once each. Defaults to `None`: this
+            process does them.
+        chunksize: Integer >= 1, strengths per task of the executor; a worker that
+            dies loses its task. Defaults to `1`.
         verbose: `1` shows a bar with the time left, `0` nothing. Defaults to `1`.
         **fit_arguments: Further arguments of `fit`, such as `batch_size`.
 
     Returns:
         A `Path`. `data_loss`, `penalty` and the metrics are those of the last epoch's
-        logs, the `val_` ones of an evaluation after it.
+        logs, the model's own `val_` ones those of an evaluation after it. What a
+        callback logs as `l2`, such as `L2Scheduler`, is in `logged_l2`.
 
     Raises:
-        TypeError, ValueError: a bad argument; the model is left as it was.
+        TypeError, ValueError: a bad argument or empty data; the model is left as it
+            was.
 
     Example:
 
@@ -127,19 +138,26 @@ def l2_path(
     Linear Models via Coordinate Descent](https://doi.org/10.18637/jss.v033.i01),
     Journal of Statistical Software 33(1), 2010.
     """
-    _check_model(model)
-    _check_data(x, validation_data)
-    _check_integers(epochs=epochs, repeats=repeats, chunksize=chunksize, seed=seed)
-    _check_fit_arguments(fit_arguments)
-    mode = _checked_mode(monitor, mode)
-    strengths = None if l2 is None else _checked_strengths(l2)
+    arguments.check_model(model)
+    arguments.check_fit_arguments(fit_arguments)
+    arguments.check_data(x, y, fit_arguments.get("sample_weight"), validation_data)
+    arguments.check_integers(
+        epochs=epochs, repeats=repeats, chunksize=chunksize, seed=seed
+    )
+    arguments.check_executor(executor)
+    mode = arguments.checked_mode(monitor, mode)
+    strengths = arguments.checked_strengths(l2, count, span)
     is_wrapper = isinstance(model, L2AllWeights)
     wrapped = model if is_wrapper else L2AllWeights(model, existing="replace")
-    came, best = None, None
+    initial_state, best = None, None
     try:
-        build(wrapped, validation_data, fit_arguments)
-        came = read(state_of(wrapped)), read(wrapped.optimizer.variables)
-        strengths = strengths or grid_from_data(wrapped, x, y)
+        names = build(wrapped, validation_data, fit_arguments)
+        initial_state = read(state_of(wrapped)), read(wrapped.optimizer.variables)
+        if not fit_arguments.get("callbacks"):
+            arguments.check_monitor(monitor, names)
+        if strengths is None:
+            weights = map(fit_arguments.get, ("sample_weight", "class_weight"))
+            strengths = grid_from_data(wrapped, x, y, *weights, count, span)
         task = Task(
             x=x,
             y=y,
@@ -149,7 +167,7 @@ def l2_path(
             seed=seed,
             fit_arguments=fit_arguments,
             starts=_starts(wrapped, repeats, seed, new_starts),
-            optimizer_start=came[1],
+            optimizer_start=initial_state[1],
             undecayed=undecayed(wrapped),
         )
         total = epochs * repeats * len(strengths)
@@ -157,28 +175,24 @@ def l2_path(
             if executor is None:
                 results = runs(wrapped, task, strengths, range(repeats), advance)
             else:
-                results = runs_by(
+                results = run_with_executor(
                     executor, wrapped, task, strengths, chunksize, advance
                 )
-            path, best = _collect(results, monitor, mode, repeats)
+            path, best = _collect(results, monitor, mode, strengths, repeats)
         return path
     finally:
-        if came:
-            _leave(wrapped, came, best if restore_best_weights else None)
+        if initial_state:
+            _restore(wrapped, initial_state, best if restore_best_weights else None)
         if not is_wrapper:
             wrapped.unwrap(strip=not (best and restore_best_weights))
 
 
-def _collect(results, monitor, mode, repeats):
+def _collect(results, monitor, mode, strengths, repeats):
     """The `Path`, and the weights of the best run at the best strength."""
     done, ends, interrupted = [], {}, False
     try:
         for run, weights in results:
-            if monitor not in run:
-                raise ValueError(
-                    "Invalid value for argument `monitor`. Expected one of "
-                    f"{sorted(set(run) - {'l2', 'repeat'})}. Received: {monitor!r}"
-                )
+            arguments.check_monitor(monitor, _known(run, monitor))
             done.append(run)
             _keep_end(ends, run, weights, Path(done, monitor, mode), repeats)
     except KeyboardInterrupt:
@@ -187,19 +201,61 @@ def _collect(results, monitor, mode, repeats):
         interrupted = True
     except Exception as error:
         # Hours may stand behind it.
-        error.path = Path(done, monitor, mode, interrupted=True)
+        error.path = Path(_sorted(done), monitor, mode, interrupted=True)
+        for note in _notes_on(error, strengths, repeats):
+            error.add_note(note)
         raise
-    done.sort(key=lambda run: (-run["l2"], run["repeat"]))
-    path = Path(done, monitor, mode, interrupted)
+    path = Path(_sorted(done), monitor, mode, interrupted)
     if path.best is None:
-        warnings.warn("Every run of the path diverged.", stacklevel=3)
+        warnings.warn(_why_none_is_best(path), stacklevel=3)
         return path, None
     return path, ends[path.best["l2"]][1]
 
 
+def _known(run, monitor):
+    """The metrics of a run, any if it diverged before a callback could log its own."""
+    lost = [monitor] * math.isnan(run["loss"])
+    return {*run, *lost}.difference(OWN_KEYS)
+
+
+def _sorted(done):
+    return sorted(done, key=lambda run: (-run["l2"], run["repeat"]))
+
+
+def _notes_on(error, strengths, repeats):
+    """What an error leaves, and how to go on."""
+    if isinstance(error, concurrent.futures.BrokenExecutor):
+        yield (
+            "A worker of the executor died, often for want of memory. The executor "
+            "takes no more tasks: make a new one, with fewer workers."
+        )
+    kept = error.path.records
+    complete = {record["l2"] for record in kept if record["repeats"] == repeats}
+    if kept:
+        missing = [l2 for l2 in strengths if l2 not in complete]
+        yield (
+            f"{len(error.path.runs)} of {len(strengths) * repeats} runs were done: "
+            f"they are this error's `path`. To do the others: l2={missing}"
+        )
+
+
+def _why_none_is_best(path):
+    lost = sum(record["diverged"] for record in path.records)
+    if lost == len(path.runs):
+        return (
+            "Every run of the path diverged: try weaker strengths, or a smaller "
+            "learning rate."
+        )
+    return (
+        f"No strength is best: {path.monitor!r} is finite in all repeats of none. "
+        f"{lost} of {len(path.runs)} runs diverged; if that is few, look at the "
+        "metric, or compare by another `monitor`."
+    )
+
+
 def _keep_end(ends, run, weights, path, repeats):
     """Put into `ends` the best run's weights per strength that may still be best."""
-    value = run[path.monitor] if path.mode == "min" else -run[path.monitor]
+    value = run.get(path.monitor, math.nan) * (1 if path.mode == "min" else -1)
     if math.isfinite(value) and value < ends.get(run["l2"], (math.inf,))[0]:
         ends[run["l2"]] = value, weights
     complete = {r["l2"] for r in path.records if r["repeats"] == repeats}
@@ -211,7 +267,7 @@ def _keep_end(ends, run, weights, path, repeats):
 def _starts(model, repeats, seed, new_starts):
     """For each repeat, the arrays that its runs start from."""
     variables, inner = state_of(model), model.wrapped_model
-    came, starts = read(variables), []
+    initial, starts = read(variables), []
     for repeat in range(repeats):
         if new_starts:
             keras.utils.set_random_seed(seed + repeat)
@@ -222,7 +278,7 @@ def _starts(model, repeats, seed, new_starts):
                 for v, value in zip(variables, read(variables), strict=True)
             ]
         )
-    assign(variables, came)
+    assign(variables, initial)
     return starts
 
 
@@ -236,104 +292,10 @@ def _newly_drawn(model):
     return twin.get_weights()
 
 
-def _leave(model, came, best):
-    """Leave the model with the best weights, or as it came if `best` is `None`."""
-    # Broken off in the midst of an epoch, JAX has the variables elsewhere.
+def _restore(model, initial_state, best):
+    """Leave the model with the best weights, or as it was if `best` is `None`."""
+    # If interrupted mid-epoch, JAX has the variables elsewhere.
     _keras.sync_state(model)
-    weights, optimizer = came
+    weights, optimizer = initial_state
     assign(state_of(model), best or weights)
     assign(model.optimizer.variables, optimizer)
-
-
-# ------------------------------------------------------------------- arguments
-
-
-def _check_model(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid type for argument `model`. Expected an `L2AllWeights` or another "
-            f"`keras.Model`. Received: model={model!r} of type {type(model).__name__}"
-        )
-    if not model.compiled or model.optimizer is None:
-        raise ValueError(
-            "Expected a compiled model: call `model.compile(...)` first. "
-            f"Received: model={model.name!r}"
-        )
-    if isinstance(model, L2AllWeights):
-        model.l2  # noqa: B018 - raises where the wrapper has no live strength
-    elif is_attached(model):
-        raise ValueError(
-            "Expected an `L2AllWeights`, or a model with nothing attached. Received: "
-            f"model={model.name!r}, which `attach` or a wrapper put a penalty on; "
-            "give the wrapper, or call `detach` first"
-        )
-
-
-def _check_data(x, validation_data):
-    if inspect.isgenerator(x) or inspect.isgenerator(validation_data):
-        raise TypeError(
-            "Expected data that can be read again for each strength. Received: a "
-            "generator, which runs only once; use arrays, a `keras.utils.PyDataset` "
-            "or a `tf.data.Dataset`"
-        )
-    if validation_data is None:
-        raise ValueError(
-            "Expected `validation_data`: by the training data alone, the weakest "
-            "strength is always the best. Received: validation_data=None"
-        )
-
-
-def _check_integers(**integers):
-    for name, value in integers.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(
-                f"Invalid type for argument `{name}`. Expected an integer. "
-                f"Received: {name}={value!r}"
-            )
-        least = 0 if name == "seed" else 1
-        if value < least:
-            raise ValueError(
-                f"Invalid value for argument `{name}`. Expected an integer >= {least}. "
-                f"Received: {name}={value}"
-            )
-
-
-def _check_fit_arguments(given):
-    known = set(inspect.signature(keras.Model.fit).parameters) - {
-        "self",
-        "initial_epoch",
-        "validation_split",
-    }
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise TypeError(
-            "Expected arguments of `l2_path` or of `keras.Model.fit` (without "
-            f"`initial_epoch` and `validation_split`). Received: {unknown}"
-        )
-
-
-def _checked_mode(monitor, mode):
-    if mode is None and monitor.endswith("loss"):
-        return "min"
-    if mode not in ("min", "max"):
-        raise ValueError(
-            "Invalid value for argument `mode`. Expected 'min' or 'max', which must be "
-            "said for a figure that is no loss. "
-            f"Received: mode={mode!r}, monitor={monitor!r}"
-        )
-    return mode
-
-
-def _checked_strengths(l2):
-    if isinstance(l2, (str, dict, keras.Variable)) or not hasattr(l2, "__iter__"):
-        raise TypeError(
-            "Invalid type for argument `l2`. Expected an iterable of floats. "
-            f"Received: l2={l2!r}"
-        )
-    strengths = {check_strength(value, "l2") for value in l2}
-    if not strengths:
-        raise ValueError(
-            "Invalid value for argument `l2`. Expected at least one strength. "
-            f"Received: l2={l2!r}"
-        )
-    return sorted(strengths, reverse=True)

@@ -19,7 +19,10 @@ import math
 import numpy as np
 
 from keras_l2reg._files import write_whole
+from keras_l2reg._path_runs import OWN_KEYS
 from keras_l2reg._tables import Table
+
+_LOSSES = ("loss", "data_loss", "val_loss", "val_data_loss")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -29,12 +32,15 @@ class Path:
     `mean = sum_r v_r / n`, `se = sqrt(sum_r (v_r - mean)**2 / (n - 1) / n)`,
     over the `n` repeats; the standard error of a single run is NaN
 
+    A run diverged if its loss, on training or on validation data, is not finite. A
+    metric may be NaN in a run that did not diverge.
+
     Args:
-        runs: List of dicts: `l2`, `repeat`, and every figure that was logged, NaN
-            for a run that diverged.
-        monitor: The figure by which strengths are compared.
+        runs: List of dicts: `l2`, `repeat`, and every metric that was logged. A
+            metric that a run lacks is NaN there.
+        monitor: The metric by which strengths are compared.
         mode: `"min"` or `"max"`: which end of it is good.
-        interrupted: Boolean, whether the path was broken off. Defaults to `False`.
+        interrupted: Boolean, whether the path was interrupted. Defaults to `False`.
 
     Example:
 
@@ -43,8 +49,6 @@ class Path:
     >>> path.records
     [{'l2': 0.1, 'repeats': 2, 'diverged': 0,
       'val_data_loss': 3.0, 'val_data_loss_se': 1.0}]
-
-    Source: scikit-learn's `cv_results_`.
     """
 
     runs: list
@@ -56,19 +60,27 @@ class Path:
     def records(self):
         """A list of dicts, from strong to weak: `pandas.DataFrame(path.records)`.
 
-        Keys: `l2`, `repeats`, `diverged` (how many of them), and for each figure its
-        mean and, under `<figure>_se`, its standard error over the repeats.
+        Keys: `l2`, `repeats`, `diverged` (how many of them), and for each metric its
+        mean and, under `<metric>_se`, its standard error over the repeats. A log key
+        of one of these names is under `logged_<key>`.
         """
         strengths = sorted({run["l2"] for run in self.runs}, reverse=True)
         return [
-            _record(l2, [run for run in self.runs if run["l2"] == l2])
+            _record(l2, [run for run in self.runs if run["l2"] == l2], self._metrics)
             for l2 in strengths
         ]
+
+    @functools.cached_property
+    def _metrics(self):
+        """The names of all metrics: a run that diverged may lack some."""
+        names = dict.fromkeys(key for run in self.runs for key in run)
+        taken = {*OWN_KEYS, *(f"{name}_se" for name in names)}
+        return [name for name in names if name not in taken]
 
     @property
     def best(self):
         """The record with the best mean of `monitor`; `None` if all diverged."""
-        sound = [r for r in self.records if math.isfinite(r[self.monitor])]
+        sound = [r for r in self.records if math.isfinite(self._value(r))]
         return min(sound, key=self._badness) if sound else None
 
     @property
@@ -83,22 +95,26 @@ class Path:
         Statistical Learning](https://hastie.su.domains/ElemStatLearn/), 7.10.
         """
         best = self.best
-        if best is None or math.isnan(best[f"{self.monitor}_se"]):
+        if best is None or math.isnan(self._error(best)):
             return None
-        limit = self._badness(best) + best[f"{self.monitor}_se"]
+        limit = self._badness(best) + self._error(best)
         return next(r for r in self.records if self._badness(r) <= limit)
 
+    def _value(self, record):
+        # Where all runs diverged, what a callback would have logged is missing.
+        return record.get(self.monitor, math.nan)
+
     def _badness(self, record):
-        value = record[self.monitor]
+        value = self._value(record)
         return value if self.mode == "min" else -value
 
     def to_csv(self, file):
-        """Write the records; a full disk leaves what was there, no half of a file.
+        """Write the records, atomically: on failure, the old file is kept.
 
         Args:
             file: The path to write to.
         """
-        fields = dict.fromkeys(key for record in self.records for key in record)
+        fields = self.records[0] if self.records else ("l2", "repeats", "diverged")
         content = io.StringIO(newline="")
         writer = csv.DictWriter(content, [*fields])
         writer.writeheader()
@@ -126,14 +142,13 @@ class Path:
         return self._table()._repr_html_()
 
     def _table(self):
-        figures = ["data_loss", "penalty", "val_data_loss", *self._metrics()]
-        shown = [f for f in figures if any(f in record for record in self.records)]
+        shown = self._shown()
         return Table(
             columns=["l2", *shown, ""],
             rows=[
                 [
                     f"{record['l2']:.4g}",
-                    *(_with_error(record, figure) for figure in shown),
+                    *(_with_error(record, metric) for metric in shown),
                     self._remark(record),
                 ]
                 for record in self.records
@@ -144,47 +159,76 @@ class Path:
             folds=False,
         )
 
+    def _shown(self):
+        """The metrics in the table: the split of the loss, and what was validated."""
+        validated = [
+            name
+            for name in self._metrics
+            if name.startswith("val_") and not name.endswith(("loss", "penalty"))
+        ]
+        wanted = ["data_loss", "penalty", "val_data_loss", *validated, self.monitor]
+        return [name for name in dict.fromkeys(wanted) if name in self._metrics]
+
     def _notes(self):
         if self.interrupted:
             yield "interrupted: these are the runs that were done"
+        if any(_differs(r["l2"], r.get("logged_l2", r["l2"])) for r in self.records):
+            yield "a callback changed the strength; the runs ended with `logged_l2`"
         if self.best and len(self.records) > 1:
-            if self.best is self.records[0]:
-                yield "the best is the strongest of all: try stronger ones"
-            if self.best is self.records[-1] and self.best["l2"] > 0:
-                yield "the best is the weakest of all: try weaker ones"
+            yield from self._notes_on_best()
 
-    def _metrics(self):
-        return [
-            key
-            for key in (self.records[0] if self.records else ())
-            if key.startswith("val_")
-            and not key.endswith(("_se", "loss"))
-            and key != "val_penalty"
-        ]
+    def _notes_on_best(self):
+        best, weakest = self.best, self.records[-1]
+        if best is self.records[0]:
+            yield "the best is the strongest of all: try stronger ones"
+        if best is weakest and best["l2"] > 0:
+            yield "the best is the weakest of all: try weaker ones"
+        if weakest["l2"] > 0:
+            return
+        if best is weakest:
+            yield "the best is no penalty at all"
+        elif self._badness(weakest) <= self._badness(best) + self._error(best):
+            yield "no penalty at all is within one standard error of the best"
+
+    def _error(self, record):
+        return record.get(f"{self.monitor}_se", math.nan)
 
     def _remark(self, record):
-        if record["diverged"]:
-            return f"{record['diverged']} of {record['repeats']} diverged"
         marks = [("best", self.best), ("one standard error", self.one_standard_error)]
-        return ", ".join(name for name, marked in marks if record is marked)
+        remarks = [name for name, marked in marks if record is marked]
+        if record["diverged"]:
+            remarks.append(f"{record['diverged']} of {record['repeats']} diverged")
+        return ", ".join(remarks)
 
 
-def _record(l2, runs):
-    figures = dict.fromkeys(k for r in runs for k in r if k not in ("l2", "repeat"))
-    diverged = [run for run in runs if any(math.isnan(run[k]) for k in figures)]
+def _record(l2, runs, metrics):
+    diverged = [
+        run
+        for run in runs
+        if not all(math.isfinite(run[name]) for name in _LOSSES if name in run)
+    ]
     record = {"l2": l2, "repeats": len(runs), "diverged": len(diverged)}
-    for key in figures:
-        values = np.array([run[key] for run in runs], "float64")
-        record[key] = float(np.mean(values))
-        record[f"{key}_se"] = (
-            float(np.std(values, ddof=1) / math.sqrt(len(values)))
-            if len(values) > 1
-            else math.nan
-        )
+    for name in metrics:
+        values = np.array([run.get(name, math.nan) for run in runs], "float64")
+        # A metric may be infinite, which has no standard error.
+        with np.errstate(invalid="ignore"):
+            record[name] = float(np.mean(values))
+            record[f"{name}_se"] = (
+                float(np.std(values, ddof=1) / math.sqrt(len(values)))
+                if len(values) > 1
+                else math.nan
+            )
     return record
 
 
-def _with_error(record, figure):
-    error = record[f"{figure}_se"]
+def _differs(strength, logged):
+    # The live strength is a float32.
+    return math.isfinite(logged) and not math.isclose(
+        strength, logged, rel_tol=1e-6, abs_tol=1e-30
+    )
+
+
+def _with_error(record, metric):
+    error = record[f"{metric}_se"]
     tail = "" if math.isnan(error) else f" ±{error:.2g}"
-    return f"{record[figure]:.4g}{tail}"
+    return f"{record[metric]:.4g}{tail}"

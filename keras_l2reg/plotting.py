@@ -1,4 +1,4 @@
-"""Pictures (matplotlib) of penalties over epochs, figures over strengths, norms.
+"""Pictures (matplotlib) of penalties over epochs, metrics over strengths, norms.
 
 >>> history = {"penalty/hidden/kernel": [3.0, 2.0, 1.5],
 ...            "penalty/output/kernel": [1.0, 1.0, 0.5]}
@@ -129,11 +129,12 @@ def _shades(count):
 def plot_path(path, figure=None):
     """The validation loss and metrics of a path against the strength.
 
-    `mean(l2) ± se(l2)` of each figure, one above the other, over one log axis
+    `mean(l2) ± se(l2)` of each metric, one above the other, over one log axis
 
     Vertical lines mark the best strength and the strongest within one standard
-    error of it; crosses at the lower edge mark strengths whose runs diverged. If a
-    strength is 0, the axis is linear from there to the weakest of the others.
+    error of it; crosses at the lower edge mark strengths with runs that diverged,
+    triangles those where the metric alone is not finite. If a strength is 0, it stands
+    left of the weakest of the others, on an axis that is linear between the two.
 
     Args:
         path: The `Path` that `l2_path` returned.
@@ -165,15 +166,20 @@ def plot_path(path, figure=None):
     axes = figure.subplots(len(keys), sharex=True, squeeze=False)[:, 0]
     _scale_strengths(path, axes[-1])
     for ax, key in zip(axes, keys, strict=True):
-        _draw_figure_of(path, key, ax)
+        _draw_metric(path, key, ax)
         _mark_strengths(path, ax)
-    axes[0].legend(**_ABOVE)
+    # A mark may be in one of the lower panels only.
+    entries = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    axes[0].legend(entries.values(), entries.keys(), **_ABOVE)
     figure.align_ylabels()
     return figure
 
 
 def _drawn_keys(path):
-    """The path's figure of merit, then what else was measured on validation data."""
+    """The monitored metric, then what else was measured on validation data."""
     record = path.records[0]
     measured = [key for key in record if f"{key}_se" in record]
     metrics = [
@@ -184,20 +190,23 @@ def _drawn_keys(path):
     return [*dict.fromkeys([path.monitor, *metrics])]
 
 
-def _draw_figure_of(path, key, ax):
+def _draw_metric(path, key, ax):
     sound = [r for r in path.records if math.isfinite(r[key])]
-    lost = [r["l2"] for r in path.records if not math.isfinite(r[key])]
+    lost = [r for r in path.records if not math.isfinite(r[key])]
     repeats = max(r["repeats"] for r in path.records)
     label = f"mean ± standard error of {repeats} runs" if repeats > 1 else "one run"
     x, y = [r["l2"] for r in sound], [r[key] for r in sound]
     errors = [r[f"{key}_se"] for r in sound]
     ax.plot(x, y, color="black", marker="o", label=label)
     ax.errorbar(x, y, errors, fmt="none", ecolor="black", capsize=5)
-    if lost:
-        at_the_edge = {"transform": ax.get_xaxis_transform(), "clip_on": False}
-        cross = {"linestyle": "none", "marker": "x", "markersize": 9}
-        zeros = [0.0] * len(lost)
-        ax.plot(lost, zeros, color="black", label="diverged", **cross, **at_the_edge)
+    at_the_edge = {"transform": ax.get_xaxis_transform(), "clip_on": False}
+    for label, marker, has_diverged in (("diverged", "x", 1), ("not finite", "^", 0)):
+        marked = [r["l2"] for r in lost if bool(r["diverged"]) == has_diverged]
+        style = {"linestyle": "none", "marker": marker, "markersize": 9, **at_the_edge}
+        style |= {"markerfacecolor": "white", "zorder": 3}
+        if marked:
+            zeros = [0.0] * len(marked)
+            ax.plot(marked, zeros, color="black", label=label, **style)
     if not sound:
         ax.set_yticks([])
     ax.set_ylabel(key + _unit(key))

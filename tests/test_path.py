@@ -1,72 +1,30 @@
-"""l2_path against a loop that builds the model anew with Keras' own L2."""
-
-import concurrent.futures
-import multiprocessing
-import resource
+"""l2_path against a loop that builds a new model with Keras' own L2 each time."""
 
 import keras
 import numpy as np
 import pandas
 import pytest
 from keras import layers
+from paths import (
+    L2,
+    VALIDATION,
+    X_VAL,
+    Y_VAL,
+    Fail,
+    Interrupt,
+    X,
+    Y,
+    assert_same_runs,
+    assert_same_state,
+    compiled,
+    network,
+    path_of,
+    state,
+)
 from sklearn.linear_model import Ridge
 
-from keras_l2reg import (
-    L2AllWeights,
-    Path,
-    _path_runs,
-    attach,
-    l2_path,
-    set_weight_decay,
-)
-
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(24, 5)).astype("float32")
-Y = (X @ RNG.normal(size=(5, 2)) + RNG.normal(size=(24, 2))).astype("float32")
-X_VAL = RNG.normal(size=(16, 5)).astype("float32")
-Y_VAL = (X_VAL[:, :2] ** 2).astype("float32")
-VALIDATION = (X_VAL, Y_VAL)
-L2 = [0.3, 0.03, 0.0]
-
-
-def network(l2=None, dropout=0.0, norm=False):
-    regularizer = None if l2 is None else keras.regularizers.L2(l2)
-    return keras.Sequential(
-        [
-            keras.Input((5,)),
-            layers.Dense(4, "tanh", kernel_regularizer=regularizer),
-            *[layers.BatchNormalization()] * norm,
-            *[layers.Dropout(dropout)] * bool(dropout),
-            layers.Dense(2, kernel_regularizer=regularizer),
-        ]
-    )
-
-
-def compiled(model):
-    model.compile(keras.optimizers.Adam(0.05), "mse", metrics=["mae"])
-    return model
-
-
-def path_of(model, l2=L2, **arguments):
-    arguments = {"epochs": 2, "batch_size": 8, "verbose": 0, **arguments}
-    arguments.setdefault("validation_data", VALIDATION)
-    return l2_path(model, X, Y, l2, **arguments)
-
-
-def state(model):
-    variables = [*model.weights, *model.optimizer.variables]
-    return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
-
-
-def assert_same_state(model, before):
-    for now, then in zip(state(model), before, strict=True):
-        np.testing.assert_array_equal(now, then)
-
-
-def assert_same_runs(one, other):
-    one, other = (pandas.DataFrame(path.runs) for path in (one, other))
-    pandas.testing.assert_frame_equal(one, other, rtol=1e-5, check_exact=False)
-
+from keras_l2reg import L2AllWeights, l2_path
+from keras_l2reg._path_grid import grid_from_data
 
 # ----------------------------------------------------------- against the outside
 
@@ -119,18 +77,6 @@ def test_means_and_standard_errors_are_those_of_pandas():
         np.testing.assert_allclose(records[key], runs[key].mean())
         np.testing.assert_allclose(records[f"{key}_se"], runs[key].sem())
         assert (records[f"{key}_se"].drop(0.0) > 0).all()
-
-
-def test_the_default_grid_begins_where_the_penalty_pulls_ten_times_as_hard():
-    model = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
-    model.compile(keras.optimizers.SGD(0.01), "mse")
-    kernel, bias = model.get_weights()
-    data = X.T @ (X @ kernel + bias - Y) * 2 / Y.size
-    top = 10 * np.linalg.norm(data) / np.linalg.norm(2 * kernel)
-    path = path_of(model, l2=None, epochs=1)
-    expected = top * 10 ** (-4 * np.arange(12) / 11)
-    strengths = [record["l2"] for record in path.records]
-    np.testing.assert_allclose(strengths, expected, rtol=6e-3)
 
 
 # --------------------------------------------------------------------- one trace
@@ -191,7 +137,7 @@ def test_a_wrapper_is_left_as_it_came():
     assert wrapped.l2 == 0.7
 
 
-def test_a_bare_model_is_left_with_stock_regularizers_of_the_best_strength():
+def test_a_bare_model_is_left_with_built_in_regularizers_of_the_best_strength():
     model = compiled(network(0.7))
     path = path_of(model)
     kernels = [layer.kernel_regularizer for layer in model.layers[:2]]
@@ -241,96 +187,6 @@ def test_repeats_differ_by_shuffling_by_dropout_and_by_new_starts():
     assert losses(new_starts=True, shuffle=False) == 3
 
 
-# --------------------------------------------------------------------- by workers
-
-
-def sgd_with_decay():
-    model = L2AllWeights(network(dropout=0.5, norm=True))
-    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", metrics=["mae"])
-    # Keras saves the decay, but not what is left out of it.
-    set_weight_decay(model.optimizer, model, 0.5, layers="dense*")
-    return model
-
-
-@pytest.fixture(scope="module")
-def processes():
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as executor:
-        yield executor
-
-
-@pytest.fixture(scope="module")
-def threads():
-    with concurrent.futures.ThreadPoolExecutor(2) as executor:
-        yield executor
-
-
-@pytest.fixture(scope="module")
-def dask():
-    distributed = pytest.importorskip("dask.distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        assert len(client.scheduler_info()["workers"]) == 2
-        yield client.get_executor()
-
-
-@pytest.mark.parametrize(
-    ("kind", "warm"),
-    [
-        ("threads", True),
-        ("processes", False),
-        ("dask", False),
-        pytest.param("processes", True, marks=pytest.mark.slow),
-        pytest.param("dask", True, marks=pytest.mark.slow),
-    ],
-)
-def test_workers_measure_what_is_measured_here(kind, warm, request):
-    executor = request.getfixturevalue(kind)
-    here = sgd_with_decay()
-    there = sgd_with_decay()
-    for model in (here, there):
-        for index, variable in enumerate(model.variables):
-            random = np.random.default_rng(index).uniform(0, 3, variable.shape)
-            variable.assign(random.astype(variable.dtype))
-    arguments = {"l2": L2[:2], "repeats": 2, "warm": warm, "new_starts": True}
-    by_hand = path_of(here, **arguments)
-    by_workers = path_of(there, executor=executor, **arguments)
-    assert_same_runs(by_hand, by_workers)
-    assert here.l2 == there.l2 == by_hand.best["l2"]
-    np.testing.assert_allclose(here.predict(X), there.predict(X), rtol=1e-4, atol=1e-6)
-
-
-def test_workers_scale_the_loss_of_half_precision_as_here(threads):
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        wrapped = compiled(L2AllWeights(network()))
-        arguments = {"epochs": 1, "restore_best_weights": False}
-        here = path_of(wrapped, [0.1], **arguments)
-        there = path_of(wrapped, [0.1], executor=threads, **arguments)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    assert_same_runs(here, there)
-
-
-def test_a_worker_with_another_backend_is_refused():
-    settings = {"backend": "openvino", "floatx": "float32", "dtype_policy": "float32"}
-    with pytest.raises(RuntimeError, match="KERAS_BACKEND=openvino"):
-        _path_runs._work(settings, b"", [0.1], [0])
-
-
-def test_what_does_not_pickle_is_said(threads):
-    model = compiled(network())
-    config = model.get_config()
-    hook = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None)
-    with pytest.raises(ValueError, match="that pickle"):
-        path_of(model, executor=threads, callbacks=[hook])
-    assert model.get_config() == config
-
-
 # -------------------------------------------------------------------- when it fails
 
 
@@ -358,21 +214,6 @@ def test_if_all_diverge_the_model_is_left_as_it_came():
     assert path.one_standard_error is None
     assert model.get_config() == config
     assert_same_state(model, [*before[: len(model.weights)], *state(model)[-2:]])
-
-
-class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C, in the midst of an epoch of the n-th run."""
-
-    def __init__(self, run):
-        super().__init__()
-        self.run = run
-
-    def on_train_begin(self, logs=None):
-        self.run -= 1
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.run == 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("bare", [False, True])
@@ -416,13 +257,6 @@ def test_interrupted_in_an_evaluation():
     assert loss == pytest.approx(path.best["val_loss"], rel=1e-5)
 
 
-class Fail(Interrupt):
-    def on_train_begin(self, logs=None):
-        super().on_train_begin()
-        if self.run == 0:
-            raise RuntimeError("no memory")
-
-
 def test_an_error_carries_what_was_done_before_it():
     wrapped = compiled(L2AllWeights(network(), 0.7))
     before = wrapped.get_weights()
@@ -440,57 +274,6 @@ def test_interrupted_in_its_first_run_a_path_is_nothing():
         path_of(wrapped, callbacks=[Interrupt(1)])
     for now, then in zip(wrapped.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
-
-
-def attached():
-    return compiled(attach(network(), 0.1))
-
-
-def no_strength():
-    return compiled(L2AllWeights(network(), regularizer="l1"))
-
-
-@pytest.mark.parametrize(
-    ("make", "arguments", "error", "said"),
-    [
-        (lambda: "model", {}, TypeError, "'model'"),
-        (network, {}, ValueError, "compile"),
-        (attached, {}, ValueError, "detach"),
-        (no_strength, {}, ValueError, "L2 strength"),
-        (None, {"l2": 0.1}, TypeError, "0.1"),
-        (None, {"l2": []}, ValueError, "at least one"),
-        (None, {"l2": [0.1, -1.0]}, ValueError, "-1.0"),
-        (None, {"l2": ["a"]}, TypeError, "'a'"),
-        (None, {"validation_data": None}, ValueError, "validation_data=None"),
-        (None, {"validation_data": (b for b in ())}, TypeError, "generator"),
-        (None, {"epochs": 0}, ValueError, "epochs=0"),
-        (None, {"repeats": True}, TypeError, "repeats=True"),
-        (None, {"seed": -1}, ValueError, "seed=-1"),
-        (None, {"chunksize": 1.5}, TypeError, "chunksize=1.5"),
-        (None, {"monitor": "val_mae"}, ValueError, "mode=None"),
-        (None, {"mode": "least"}, ValueError, "'least'"),
-        (None, {"monitor": "val_los_loss"}, ValueError, "val_data_loss"),
-        (None, {"validation_split": 0.1}, TypeError, "validation_split"),
-        (None, {"epoch": 3}, TypeError, "epoch"),
-    ],
-)
-def test_bad_arguments(make, arguments, error, said):
-    model = make() if make else compiled(network(0.7))
-    before = model.get_config() if make is None else None
-    weights = model.get_weights() if make is None else None
-    with pytest.raises(error, match=said):
-        path_of(model, **arguments)
-    if make is None:
-        assert model.get_config() == before
-        for now, then in zip(model.get_weights(), weights, strict=True):
-            np.testing.assert_array_equal(now, then)
-
-
-def test_a_start_without_weights_tells_no_grid():
-    layer = layers.Dense(2, kernel_initializer="zeros")
-    model = compiled(keras.Sequential([keras.Input((5,)), layer]))
-    with pytest.raises(ValueError, match="give the strengths"):
-        path_of(model, l2=None)
 
 
 # ----------------------------------------------------------------- data and arguments
@@ -513,8 +296,8 @@ def test_data_sets_and_arrays_measure_the_same():
         model, OneBatch(), l2=L2[:1], validation_batch_size=8, **arguments
     )
     assert_same_runs(arrays, batches)
-    grid = _path_runs.grid_from_data(model, OneBatch(), None)
-    assert grid == _path_runs.grid_from_data(model, X[:8], Y[:8])
+    grid = grid_from_data(model, OneBatch(), None)
+    assert grid == grid_from_data(model, X[:8], Y[:8])
 
 
 def test_several_inputs_and_outputs_in_dicts():
@@ -527,7 +310,7 @@ def test_several_inputs_and_outputs_in_dicts():
     path = l2_path(
         model, x, {"one": Y}, None, (x, {"one": Y}), epochs=1, batch_size=24, verbose=0
     )
-    assert len(path.records) == 12
+    assert len(path.records) == 13
     assert all(np.isfinite(record["val_data_loss"]) for record in path.records)
 
 
@@ -546,88 +329,3 @@ def test_the_bar_is_off_with_verbose_0(capsys):
     assert capsys.readouterr().out == ""
     path_of(compiled(network()), [0.1, 0.2], verbose=1)
     assert "4/4" in capsys.readouterr().out
-
-
-# ------------------------------------------------------------------------ the result
-
-
-def made_up(figures, **arguments):
-    """A path of made-up runs: `{l2: [value of each repeat]}`."""
-    runs = [
-        {"l2": l2, "repeat": k, "data_loss": v, "val_data_loss": v, "val_acc": 1 - v}
-        for l2, values in figures.items()
-        for k, v in enumerate(values)
-    ]
-    return Path(runs, **arguments)
-
-
-# The best, 0.1, has mean 2 and standard error 1.
-FIGURES = {0.1: [1, 3], 0.01: [2, 4], 1.0: [2.5, 3.5], 10.0: [3.1, 3.1]}
-
-
-def test_best_and_one_standard_error():
-    path = made_up(FIGURES)
-    assert [record["l2"] for record in path.records] == [10.0, 1.0, 0.1, 0.01]
-    assert path.best["l2"] == 0.1
-    assert path.one_standard_error["l2"] == 1.0
-    highest = made_up(FIGURES, monitor="val_acc", mode="max")
-    assert highest.best["l2"] == 0.1
-    assert highest.one_standard_error["l2"] == 1.0
-    assert made_up({0.1: [1.0], 0.2: [1.0]}).one_standard_error is None
-
-
-def test_a_path_prints_a_table():
-    assert str(made_up(FIGURES, interrupted=True)).splitlines() == [
-        "  l2 | data_loss | val_data_loss | val_acc |",
-        "-----+-----------+---------------+---------+-------------------",
-        "  10 |    3.1 ±0 |        3.1 ±0 | -2.1 ±0 |",
-        "   1 |    3 ±0.5 |        3 ±0.5 | -2 ±0.5 | one standard error",
-        " 0.1 |      2 ±1 |          2 ±1 |   -1 ±1 | best",
-        "0.01 |      3 ±1 |          3 ±1 |   -2 ±1 |",
-        "interrupted: these are the runs that were done",
-    ]
-    assert repr(made_up(FIGURES)) == "<Path of 4 strengths, best l2=0.1>"
-
-
-def test_a_best_strength_at_the_edge_of_the_grid_is_said():
-    assert "try stronger" in str(made_up({1.0: [1], 0.1: [2]}))
-    assert "try weaker" in str(made_up({1.0: [2], 0.1: [1]}))
-    assert "try" not in str(made_up({1.0: [2], 0.0: [1]}))
-    assert "try" not in str(made_up({1.0: [2]}))
-
-
-def test_to_csv_is_read_by_pandas(tmp_path):
-    path = made_up({**FIGURES, 99.0: [float("nan"), 1.0]})
-    path.to_csv(tmp_path / "path.csv")
-    pandas.testing.assert_frame_equal(
-        pandas.read_csv(tmp_path / "path.csv"),
-        pandas.DataFrame(path.records),
-        check_dtype=False,
-    )
-    assert [file.name for file in tmp_path.iterdir()] == ["path.csv"]
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path):
-    file = tmp_path / "path.csv"
-    file.write_text("old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            made_up(FIGURES).to_csv(file)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_plot_is_that_of_plotting(monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        "keras_l2reg.plotting.plot_path",
-        lambda path, figure=None: calls.append((path, figure)),
-        raising=False,
-    )
-    path = made_up(FIGURES)
-    path.plot(figure="here")
-    assert calls == [(path, "here")]

@@ -243,6 +243,20 @@ def test_diverged_strengths_are_crossed():
     assert "diverged" in legend_of(plot_path(path_of(lost=[1.0])).axes[0])
 
 
+def test_a_metric_that_is_not_finite_is_no_divergence():
+    path = path_of()
+    for run in path.runs:
+        if run["l2"] == 0.01:
+            run["val_accuracy"] = float("nan")
+    loss, accuracy = plot_path(path).axes
+    assert [line.get_label() for line in loss.lines].count("not finite") == 0
+    (mark,) = (line for line in accuracy.lines if line.get_label() == "not finite")
+    assert list(mark.get_xdata()) == [0.01]
+    # The legend names what is in the lower panel only.
+    assert "not finite" in legend_of(loss) and "diverged" not in legend_of(loss)
+    assert len(legend_of(loss)) == len({*legend_of(loss)})
+
+
 @pytest.mark.filterwarnings("error")
 def test_all_diverged_is_a_picture_too(tmp_path):
     figure = plot_path(path_of(lost=[1.0, 0.1, 0.01]))

@@ -1,0 +1,79 @@
+"""What the tests of `l2_path` share: data, small models, and a short path of them."""
+
+import keras
+import numpy as np
+import pandas
+from keras import layers
+
+from keras_l2reg import l2_path
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(24, 5)).astype("float32")
+Y = (X @ RNG.normal(size=(5, 2)) + RNG.normal(size=(24, 2))).astype("float32")
+X_VAL = RNG.normal(size=(16, 5)).astype("float32")
+Y_VAL = (X_VAL[:, :2] ** 2).astype("float32")
+VALIDATION = (X_VAL, Y_VAL)
+L2 = [0.3, 0.03, 0.0]
+
+
+def network(l2=None, dropout=0.0, norm=False):
+    regularizer = None if l2 is None else keras.regularizers.L2(l2)
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(4, "tanh", kernel_regularizer=regularizer),
+            *[layers.BatchNormalization()] * norm,
+            *[layers.Dropout(dropout)] * bool(dropout),
+            layers.Dense(2, kernel_regularizer=regularizer),
+        ]
+    )
+
+
+def compiled(model):
+    model.compile(keras.optimizers.Adam(0.05), "mse", metrics=["mae"])
+    return model
+
+
+def path_of(model, l2=L2, x=X, y=Y, **arguments):
+    arguments = {"epochs": 2, "batch_size": 8, "verbose": 0, **arguments}
+    arguments.setdefault("validation_data", VALIDATION)
+    return l2_path(model, x, y, l2, **arguments)
+
+
+def state(model):
+    variables = [*model.weights, *model.optimizer.variables]
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+
+
+def assert_same_state(model, before):
+    for now, then in zip(state(model), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def assert_same_runs(one, other):
+    one, other = (pandas.DataFrame(path.runs) for path in (one, other))
+    pandas.testing.assert_frame_equal(one, other, rtol=1e-5, check_exact=False)
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ctrl-C, in the midst of an epoch of the n-th run."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.run = run
+
+    def on_train_begin(self, logs=None):
+        self.run -= 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.run == 0:
+            raise KeyboardInterrupt
+
+
+class Fail(Interrupt):
+    """An error at the start of the n-th run."""
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin()
+        if self.run == 0:
+            raise RuntimeError("no memory")
