@@ -101,6 +101,95 @@ def test_gradient_is_2_l2_w(regularizer, twice_l2, shape, dtype):
     np.testing.assert_allclose(as_float64(slope), twice_l2 * values, rtol=rtol)
 
 
+def compiled(function):
+    """`function` as a compiled training step runs it, or as it is on torch."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    if backend == "jax":
+        import jax
+
+        # A plain function, for a regularizer has no name to show.
+        return jax.jit(lambda w: function(w))
+    return function
+
+
+def squared_norm(values):
+    """`sum(w**2)` in float64, a part at a time: 1e8 numbers take a gigabyte."""
+    parts = np.array_split(values.reshape(-1), 1 + values.size // 2**24)
+    return sum(np.sum(part.astype("float64") ** 2) for part in parts)
+
+
+def check_sum_of(values):
+    tensor = ops.convert_to_tensor(values)
+    for run in (sum_of_squares, compiled(sum_of_squares)):
+        received = float(as_float64(run(tensor)))
+        assert received == pytest.approx(squared_norm(values), rel=1e-6)
+
+
+LARGE = [(4096, 4096), (2**24 + 43,), (1, 2**22), (2**22, 1), (3, 3, 512, 511)]
+LARGEST = [(32000, 4096), (131_072_000,), (131_072_000, 1), (16, 8_192_000)]
+
+
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+def test_large_weights_keep_their_digits(shape):
+    random = np.random.default_rng(0)
+    check_sum_of(np.float32(0.02) * random.standard_normal(shape, "float32"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", LARGEST, ids=str)
+def test_the_largest_weights_keep_their_digits(shape):
+    random = np.random.default_rng(0)
+    check_sum_of(np.float32(0.02) * random.standard_normal(shape, "float32"))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.37, 0.7123])
+@pytest.mark.parametrize("shape", [(100, 100), (1024, 1024), (2**20 + 43,)], ids=str)
+def test_equal_values_keep_their_digits(shape, value):
+    # The worst case: whatever each addition rounds off points the same way.
+    values = np.full(shape, value, "float32")
+    received = float(
+        as_float64(compiled(sum_of_squares)(ops.convert_to_tensor(values)))
+    )
+    assert received == pytest.approx(squared_norm(values), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_large_weights_of_other_types_keep_their_digits(dtype):
+    tensor, values = standard_normal((2048, 2049), dtype)
+    received = float(as_float64(compiled(sum_of_squares)(tensor)))
+    assert received == pytest.approx(np.sum(values**2), rel=1e-6)
+
+
+def test_weights_that_are_not_contiguous():
+    tensor, values = standard_normal((600, 500), "float32")
+    for part in (np.s_[:, ::2], np.s_[1:, 3:], np.s_[::3]):
+        received = float(as_float64(L2(0.3)(tensor[part])))
+        assert received == pytest.approx(0.3 * np.sum(values[part] ** 2), rel=1e-6)
+        expected = np.zeros_like(values)
+        expected[part] = 0.6 * values[part]
+        slope = gradient(lambda w, part=part: L2(0.3)(w[part]), tensor)
+        np.testing.assert_allclose(as_float64(slope), expected, rtol=1e-6)
+    received = float(as_float64(L2(0.3)(ops.transpose(tensor))))
+    assert received == pytest.approx(0.3 * np.sum(values**2), rel=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow only")
+def test_a_size_that_xla_learns_when_it_runs():
+    # As of the outputs that an activity regularizer sees.
+    import tensorflow as tf
+
+    spec = tf.TensorSpec((None, 3), "float32")
+    penalty = tf.function(L2(0.3), input_signature=[spec], jit_compile=True)
+    for rows in (0, 1, 16, 21):
+        tensor, values = standard_normal((rows, 3), "float32")
+        expected = 0.3 * np.sum(values**2)
+        np.testing.assert_allclose(penalty(tensor), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_many_weights_at_once(dtype):
     weights = [standard_normal(shape, dtype) for shape in SHAPES]
