@@ -25,6 +25,7 @@ import numbers
 import keras
 from keras import ops
 
+from keras_l2reg import _keras
 from keras_l2reg.squares import sum_of_squares
 
 
@@ -71,11 +72,14 @@ def strength_value(strength):
     return strength
 
 
-def _times(strength, squares):
-    # A float stays one: as a tensor, Keras would round it to float32 first.
+def _times(strength, penalty):
+    # A float stays one: `ops.multiply` would round it to float32 first.
     if isinstance(strength, keras.Variable):
-        strength = ops.cast(strength, squares.dtype)
-    return strength * squares
+        strength = ops.cast(strength, penalty.dtype)
+    elif _keras.in_torch_transform():
+        # There, forward mode makes a float64 of a float times a scalar.
+        strength = ops.convert_to_tensor(strength, penalty.dtype)
+    return strength * penalty
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
@@ -146,7 +150,7 @@ class L2Loss(keras.Regularizer):
         self.beta = check_strength(beta, "beta")
 
     def __call__(self, *weights):
-        return _times(self.beta, 0.5 * sum_of_squares(*weights))
+        return _times(self.beta, _times(0.5, sum_of_squares(*weights)))
 
     def get_config(self):
         return {"beta": strength_value(self.beta)}
@@ -183,7 +187,7 @@ class Scaled(keras.Regularizer):
         self.regularizer = _get(regularizer, "regularizer")
 
     def __call__(self, w):
-        return self.factor * self.regularizer(w)
+        return _times(self.factor, self.regularizer(w))
 
     def get_config(self):
         return {
@@ -273,5 +277,5 @@ def _penalty(regularizer, weights):
     if type(regularizer) in (L2, L2Loss):
         return regularizer(*weights)
     if type(regularizer) is Scaled:
-        return regularizer.factor * _penalty(regularizer.regularizer, weights)
+        return _times(regularizer.factor, _penalty(regularizer.regularizer, weights))
     return functools.reduce(ops.add, [regularizer(w) for w in weights])
