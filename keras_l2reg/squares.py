@@ -129,11 +129,26 @@ def _torch_squares(w):
     if flat.dtype == torch.float64:
         return torch.dot(flat, flat)
     if size <= _TORCH_SMALL:
-        return flat.square().sum()
-    rows = flat.as_strided((size // _TORCH_ROW, _TORCH_ROW), (_TORCH_ROW, 1))
-    norms = torch.linalg.vector_norm(rows, dim=1)
-    total = norms.square_().sum()
-    if size % _TORCH_ROW:
-        rest = flat[-(size % _TORCH_ROW) :]
+        return _torch_small_squares(flat)
+    length = _torch_row_length(size)
+    rows = flat.as_strided((size // length, length), (length, 1))
+    total = _torch_small_squares(torch.linalg.vector_norm(rows, dim=1))
+    if size % length:
+        rest = flat[-(size % length) :]
         total = total + torch.dot(rest, rest)
     return total
+
+
+def _torch_small_squares(flat):
+    import torch
+
+    # `dot` is one call, but adds up term by term; `sum` adds up as a tree.
+    is_short = flat.numel() <= 2 * _TORCH_ROW
+    return torch.dot(flat, flat) if is_short else flat.square().sum()
+
+
+@functools.cache
+def _torch_row_length(size):
+    """The greatest length that leaves no rest, if one does: a rest costs calls."""
+    lengths = range(_TORCH_ROW, _TORCH_ROW // 4, -1)
+    return next((n for n in lengths if size % n == 0), _TORCH_ROW)
