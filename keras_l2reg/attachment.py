@@ -24,7 +24,7 @@ import keras
 
 from keras_l2reg import _keras
 from keras_l2reg.persistence import lost_on_save
-from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
+from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum, safe_for
 from keras_l2reg.selection import select
 from keras_l2reg.weights import find_weights
 
@@ -178,6 +178,7 @@ def plan_attachment(model, regularizer, *, existing="keep", **rule):
     before = attachment_of(model)
     scaled = functools.cache(lambda factor: Scaled(regularizer, factor))
     added = functools.cache(lambda *terms: Sum(terms))
+    safe = {}  # by identity: a user's regularizer need not be hashable
     plan = []
     for weight, factor in select(model, **rule):
         original = before.original(weight)
@@ -186,9 +187,17 @@ def plan_attachment(model, regularizer, *, existing="keep", **rule):
         new = regularizer if factor == 1.0 else scaled(factor)
         if existing == "add" and original is not None:
             new = added(original, new)
+        dtype = _dtype(weight)
+        new = safe.setdefault((id(new), dtype), safe_for(dtype, new))
         _check_applies(new, weight)
         plan.append((weight, new))
     return plan
+
+
+def _dtype(weight):
+    if weight.variable is None:
+        return weight.holder.variable_dtype
+    return weight.variable.dtype
 
 
 def as_regularizer(value):

@@ -1,21 +1,22 @@
 """L2 penalties: `L2` (Keras' scale), `L2Loss` (`tf.nn.l2_loss`'s scale).
 
-========  =====================  ================================
-class     penalty of a weight w  the same as
-========  =====================  ================================
-`L2`      `l2 * sum(w**2)`       `keras.regularizers.L2(l2)`
-`L2Loss`  `beta * sum(w**2) / 2`  `beta * tf.nn.l2_loss(w)`
-`Scaled`  `factor * f(w)`        a multiplier on any regularizer
-`Sum`     `f(w) + g(w) + ...`    several regularizers on a weight
-========  =====================  ================================
+===========  ======================  ================================
+class        penalty of a weight w   the same as
+===========  ======================  ================================
+`L2`         `l2 * sum(w**2)`        `keras.regularizers.L2(l2)`
+`L2Loss`     `beta * sum(w**2) / 2`  `beta * tf.nn.l2_loss(w)`
+`Scaled`     `factor * f(w)`         a multiplier on any regularizer
+`Sum`        `f(w) + g(w) + ...`     several regularizers on a weight
+`InFloat32`  `f(cast(w, "float32"))`  any regularizer, for half types
+===========  ======================  ================================
 
 >>> w = keras.ops.convert_to_tensor([[1.0, 2.0], [3.0, 4.0]])
 >>> float(L2(0.1)(w)), float(L2Loss(0.1)(w))
 (3.0, 1.5)
 
-All four keep their sum in float32 when the weight is float16 or bfloat16, where
-Keras' own L2 overflows at 65504. `keras_l2reg.stock.to_stock` turns any of them into
-regularizers that come with Keras.
+All five compute in float32 when the weight is float16 or bfloat16, where Keras' own
+regularizers overflow at 65504 or keep three digits. `keras_l2reg.stock.to_stock` turns
+any of them into regularizers that come with Keras.
 """
 
 import functools
@@ -26,7 +27,7 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
-from keras_l2reg.squares import sum_of_squares
+from keras_l2reg.squares import HALF_TYPES, in_float32, sum_of_squares
 
 
 def check_strength(value, name):
@@ -187,7 +188,7 @@ class Scaled(keras.Regularizer):
         self.regularizer = _get(regularizer, "regularizer")
 
     def __call__(self, w):
-        return _times(self.factor, self.regularizer(w))
+        return _times(self.factor, self.regularizer(in_float32(w)))
 
     def get_config(self):
         return {
@@ -229,12 +230,56 @@ class Sum(keras.Regularizer):
         self.regularizers = [_get(r, "regularizers") for r in regularizers]
 
     def __call__(self, w):
-        # `ops.add` promotes: Keras' own regularizers give float16 for a float16 weight.
+        w = in_float32(w)
+        # Unlike `+`, it adds the float64 of one penalty to the float32 of another.
         return functools.reduce(ops.add, [r(w) for r in self.regularizers])
 
     def get_config(self):
         serialize = keras.regularizers.serialize
         return {"regularizers": [serialize(r) for r in self.regularizers]}
+
+
+@keras.saving.register_keras_serializable(package="keras_l2reg")
+class InFloat32(keras.Regularizer):
+    """Any regularizer, safe for half types: `penalty = f(cast(w, "float32"))`.
+
+    Keras' regularizers compute in the type of the weight: in float16 they overflow at
+    65504, in bfloat16 they keep three digits. `attach` and `L2AllWeights` put this one
+    around the regularizer of each such weight. Other weights are passed on as they are.
+
+    Args:
+        regularizer: Any Keras regularizer, its name or its config.
+
+    Raises:
+        TypeError: `regularizer` is `None`.
+        ValueError: unknown regularizer.
+
+    Example:
+
+    >>> w = keras.ops.ones((784, 1024), "float16")
+    >>> float(keras.regularizers.L1(0.5)(w)), float(InFloat32("l1")(w)) > 8000
+    (inf, True)
+    """
+
+    def __init__(self, regularizer):
+        self.regularizer = _get(regularizer, "regularizer")
+
+    def __call__(self, w):
+        return self.regularizer(in_float32(w))
+
+    def get_config(self):
+        return {"regularizer": keras.regularizers.serialize(self.regularizer)}
+
+
+def safe_for(dtype, regularizer):
+    """The regularizer itself, or in `InFloat32` if weights of `dtype` need that.
+
+    >>> l1 = keras.regularizers.L1(0.1)
+    >>> safe_for("float32", l1) is l1, safe_for("float16", l1).regularizer is l1
+    (True, True)
+    """
+    is_safe = type(regularizer) in (L2, L2Loss, Scaled, Sum, InFloat32)
+    return regularizer if is_safe or dtype not in HALF_TYPES else InFloat32(regularizer)
 
 
 def _get(regularizer, name):
@@ -277,5 +322,6 @@ def _penalty(regularizer, weights):
     if type(regularizer) in (L2, L2Loss):
         return regularizer(*weights)
     if type(regularizer) is Scaled:
+        weights = [in_float32(w) for w in weights]
         return _times(regularizer.factor, _penalty(regularizer.regularizer, weights))
     return functools.reduce(ops.add, [regularizer(w) for w in weights])
