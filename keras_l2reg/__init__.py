@@ -32,7 +32,7 @@ if not _is_looked_up_to_run():
     from keras_l2reg.model import L2AllWeights
     from keras_l2reg.path import l2_path
     from keras_l2reg.path_result import Path
-    from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum
+    from keras_l2reg.regularizers import L2, InFloat32, L2Loss, Scaled, Sum
     from keras_l2reg.selection import select
     from keras_l2reg.weights import Weight, find_weights
 
@@ -40,6 +40,7 @@ __all__ = [
     "L2",
     "Finding",
     "Findings",
+    "InFloat32",
     "L2AllWeights",
     "L2Loss",
     "L2Scheduler",

@@ -215,6 +215,25 @@ def traces_constants():
     return keras.backend.backend() == "jax"
 
 
+def in_tf_xla():
+    """Whether what runs now is traced for XLA (`jit_compile=True`) on TensorFlow."""
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    graph = tf.compat.v1.get_default_graph()
+    return tf.inside_function() and control_flow_util.GraphOrParentsInXlaContext(graph)
+
+
+def in_torch_transform():
+    """Whether `torch.compile` or `torch.func`, such as `vmap`, transforms what runs."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    compiling = torch.compiler.is_compiling()
+    return compiling or torch._C._are_functorch_transforms_active()
+
+
 def replicas():
     """How many replicas share the current step (`tf.distribute`), else 1."""
     if keras.backend.backend() != "tensorflow":

@@ -12,7 +12,7 @@ whatever order entries come and go.
 >>> first, second = Attachment(model), Attachment(model)
 >>> for attachment, l2 in ((first, 0.1), (second, 0.2)):
 ...     choices = [Choice(weights[0], l2, False)]
-...     push(attachment, choices, weights, keras.regularizers.L2)
+...     push(attachment, choices, weights, lambda _, l2: keras.regularizers.L2(l2))
 >>> lift([first])
 >>> weights[0].regularizer.l2, model.layers[0].kernel_regularizer.l2
 (0.2, 0.2)
@@ -264,14 +264,14 @@ def push(attachment, choices, weights, regularizer_of, instead_of=()):
         attachment: The `Attachment` that the entries belong to.
         choices: List of `Choice`.
         weights: All weights of the model, from `find_weights`.
-        regularizer_of: Function from a multiplier to the regularizer.
+        regularizer_of: Function from a weight and its multiplier to the regularizer.
         instead_of: Attachments that are lifted at the same time.
     """
     entries = {}  # id(stack): (stack, entry)
     for choice in choices:
         stack = stack_of(choice.weight)
         if stack is not None:
-            regularizer = regularizer_of(choice.factor)
+            regularizer = regularizer_of(choice.weight, choice.factor)
             entry = Entry(attachment, regularizer, choice.factor, choice.adds)
             entries[id(stack)] = stack, entry
     entries |= _entries_of_slots(entries, weights)

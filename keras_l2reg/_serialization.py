@@ -38,10 +38,10 @@ def outcome_of(attachment, weights):
         model's own config says.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
-    >>> from keras_l2reg import find_weights
+    >>> from keras_l2reg import L2, find_weights
     >>> weights, attachment = find_weights(model), _ledger.Attachment(model)
     >>> choices = [Choice(weights[0], 0.5, False)]
-    >>> _ledger.push(attachment, choices, weights, keras.regularizers.L2)
+    >>> _ledger.push(attachment, choices, weights, lambda _, l2: L2(l2))
     >>> outcome_of(attachment, weights)
     [['a/kernel', 0.5, False], ['a/bias', None, False]]
     """
@@ -104,10 +104,10 @@ def slots_without(attachment, weights):
         A list of `(layer, attribute name, regularizer)`.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
-    >>> from keras_l2reg import find_weights
+    >>> from keras_l2reg import L2, find_weights
     >>> weights, attachment = find_weights(model), _ledger.Attachment(model)
     >>> choices = [Choice(weights[0], 0.5, False)]
-    >>> _ledger.push(attachment, choices, weights, keras.regularizers.L2)
+    >>> _ledger.push(attachment, choices, weights, lambda _, l2: L2(l2))
     >>> [regularizer for _, _, regularizer in slots_without(attachment, weights)]
     [None, None]
     """

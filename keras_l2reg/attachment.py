@@ -25,7 +25,14 @@ import keras
 from keras_l2reg import _keras, _ledger
 from keras_l2reg._ledger import Choice
 from keras_l2reg.persistence import lost_on_save
-from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum, strength_variables
+from keras_l2reg.regularizers import (
+    L2,
+    L2Loss,
+    Scaled,
+    Sum,
+    safe_for,
+    strength_variables,
+)
 from keras_l2reg.selection import select
 from keras_l2reg.weights import find_weights, inner_model
 
@@ -99,7 +106,11 @@ def attach(
     earlier = [] if existing == "add" else _attachments_of(model, weights)
     _ledger.note(model, weights)
     _ledger.push(
-        _ledger.Attachment(model), choices, weights, scaled(regularizer), earlier
+        _ledger.Attachment(model),
+        choices,
+        weights,
+        regularizer_for(regularizer),
+        earlier,
     )
     warn_if_left_out(left_out, existing)
     _warn_if_constant(model, regularizer)
@@ -176,14 +187,14 @@ def plan_attachment(model, regularizer, existing=None, **rule):
     (1, ['a/kernel'])
     """
     check_existing(existing)
-    regularizer_of = scaled(regularizer)
+    regularizer_of = regularizer_for(regularizer)
     choices, left_out = [], []
     for weight, factor in select(model, **rule):
         below = regularizer_beside(weight, model)
         if below is not None and existing in (None, "keep"):
             left_out.append(weight.name)
             continue
-        new = regularizer_of(factor)
+        new = regularizer_of(weight, factor)
         adds = existing == "add"
         _check_applies(Sum([below, new]) if adds and below is not None else new, weight)
         choices.append(Choice(weight, factor, adds))
@@ -223,15 +234,31 @@ def regularizer_beside(weight, model):
     return stack.value(lambda old: old is not None and old.model is model)
 
 
-def scaled(regularizer):
-    """The function from a multiplier to the regularizer times that, one object each.
+def regularizer_for(regularizer):
+    """The function from a weight and its multiplier to what is put on the weight.
 
-    >>> scaled(L2(0.5))(1.0).l2, scaled(L2(0.5))(0.1).factor
-    (0.5, 0.1)
+    `multiplier * regularizer(w)`, in float32 for weights of half types; one object for
+    all weights of one multiplier and type.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> weight = find_weights(model)[0]
+    >>> regularizer_for(L2(0.5))(weight, 1.0).l2
+    0.5
+    >>> regularizer_for(L2(0.5))(weight, 0.1).factor
+    0.1
     """
-    return functools.cache(
-        lambda factor: regularizer if factor == 1.0 else Scaled(regularizer, factor)
-    )
+
+    @functools.cache
+    def of_kind(factor, dtype):
+        new = regularizer if factor == 1.0 else Scaled(regularizer, factor)
+        return safe_for(dtype, new)
+
+    def of_weight(weight, factor):
+        if weight.variable is None:
+            return of_kind(factor, weight.holder.variable_dtype)
+        return of_kind(factor, weight.variable.dtype)
+
+    return of_weight
 
 
 def as_regularizer(value):

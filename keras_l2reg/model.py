@@ -31,7 +31,7 @@ from keras_l2reg.attachment import (
     as_regularizer,
     check_existing,
     plan_attachment,
-    scaled,
+    regularizer_for,
     warn_if_left_out,
 )
 from keras_l2reg.loss_split import SplitLossModel, check_logged_names
@@ -175,7 +175,7 @@ class L2AllWeights(SplitLossModel):
             choices = hidden.saved.choices(weights, hidden.is_complete)
         earlier = hidden.attachment
         hidden.attachment = _ledger.Attachment(model, by_wrapper=True)
-        regularizer_of = scaled(hidden.regularizer)
+        regularizer_of = regularizer_for(hidden.regularizer)
         for holder in (model, self, *hidden.hosts):
             _ledger.note(holder, weights)
         try:

@@ -1,21 +1,22 @@
 """L2 penalties: `L2` (Keras' scale), `L2Loss` (`tf.nn.l2_loss`'s scale).
 
-========  =====================  ================================
-class     penalty of a weight w  the same as
-========  =====================  ================================
-`L2`      `l2 * sum(w**2)`       `keras.regularizers.L2(l2)`
-`L2Loss`  `beta * sum(w**2) / 2`  `beta * tf.nn.l2_loss(w)`
-`Scaled`  `factor * f(w)`        a multiplier on any regularizer
-`Sum`     `f(w) + g(w) + ...`    several regularizers on a weight
-========  =====================  ================================
+===========  ======================  ================================
+class        penalty of a weight w   the same as
+===========  ======================  ================================
+`L2`         `l2 * sum(w**2)`        `keras.regularizers.L2(l2)`
+`L2Loss`     `beta * sum(w**2) / 2`  `beta * tf.nn.l2_loss(w)`
+`Scaled`     `factor * f(w)`         a multiplier on any regularizer
+`Sum`        `f(w) + g(w) + ...`     several regularizers on a weight
+`InFloat32`  `f(cast(w, "float32"))`  any regularizer, for half types
+===========  ======================  ================================
 
 >>> w = keras.ops.convert_to_tensor([[1.0, 2.0], [3.0, 4.0]])
 >>> float(L2(0.1)(w)), float(L2Loss(0.1)(w))
 (3.0, 1.5)
 
-All four keep their sum in float32 when the weight is float16 or bfloat16, where
-Keras' own L2 overflows at 65504. `keras_l2reg.stock.to_stock` turns any of them into
-regularizers that come with Keras.
+All five compute in float32 when the weight is float16 or bfloat16, where Keras' own
+regularizers overflow at 65504 or keep three digits. `keras_l2reg.stock.to_stock` turns
+any of them into regularizers that come with Keras.
 """
 
 import functools
@@ -27,7 +28,7 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
-from keras_l2reg.squares import sum_of_squares
+from keras_l2reg.squares import HALF_TYPES, in_float32, sum_of_squares
 
 
 def check_strength(value, name):
@@ -92,10 +93,10 @@ def strength_variables(regularizer):
     return found
 
 
-def _times(strength, squares):
-    # A float stays one: as a tensor, Keras would round it to float32 first.
+def _times(strength, penalty):
+    # A float stays one: `ops.multiply` would round it to float32 first.
     if isinstance(strength, keras.Variable):
-        if _keras.is_baked_in(strength, squares):
+        if _keras.is_baked_in(strength, penalty):
             warnings.warn(
                 f"The strength {strength.name!r} is a variable that the model in "
                 "training does not track, so JAX compiles its present value into the "
@@ -103,8 +104,11 @@ def _times(strength, squares):
                 "contains this wrapper.",
                 stacklevel=3,
             )
-        strength = ops.cast(strength, squares.dtype)
-    return strength * squares
+        strength = ops.cast(strength, penalty.dtype)
+    elif _keras.in_torch_transform():
+        # There, forward mode makes a float64 of a float times a scalar.
+        strength = ops.convert_to_tensor(strength, penalty.dtype)
+    return strength * penalty
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
@@ -175,7 +179,7 @@ class L2Loss(keras.Regularizer):
         self.beta = check_strength(beta, "beta")
 
     def __call__(self, *weights):
-        return _times(self.beta, 0.5 * sum_of_squares(*weights))
+        return _times(self.beta, _times(0.5, sum_of_squares(*weights)))
 
     def get_config(self):
         return {"beta": strength_value(self.beta)}
@@ -212,7 +216,7 @@ class Scaled(keras.Regularizer):
         self.regularizer = _get(regularizer, "regularizer")
 
     def __call__(self, w):
-        return self.factor * self.regularizer(w)
+        return _times(self.factor, self.regularizer(in_float32(w)))
 
     def get_config(self):
         return {
@@ -254,12 +258,56 @@ class Sum(keras.Regularizer):
         self.regularizers = [_get(r, "regularizers") for r in regularizers]
 
     def __call__(self, w):
-        # `ops.add` promotes: Keras' own regularizers give float16 for a float16 weight.
+        w = in_float32(w)
+        # Unlike `+`, it adds the float64 of one penalty to the float32 of another.
         return functools.reduce(ops.add, [r(w) for r in self.regularizers])
 
     def get_config(self):
         serialize = keras.regularizers.serialize
         return {"regularizers": [serialize(r) for r in self.regularizers]}
+
+
+@keras.saving.register_keras_serializable(package="keras_l2reg")
+class InFloat32(keras.Regularizer):
+    """Any regularizer, safe for half types: `penalty = f(cast(w, "float32"))`.
+
+    Keras' regularizers compute in the type of the weight: in float16 they overflow at
+    65504, in bfloat16 they keep three digits. `attach` and `L2AllWeights` put this one
+    around the regularizer of each such weight. Other weights are passed on as they are.
+
+    Args:
+        regularizer: Any Keras regularizer, its name or its config.
+
+    Raises:
+        TypeError: `regularizer` is `None`.
+        ValueError: unknown regularizer.
+
+    Example:
+
+    >>> w = keras.ops.ones((784, 1024), "float16")
+    >>> float(keras.regularizers.L1(0.5)(w)), float(InFloat32("l1")(w)) > 8000
+    (inf, True)
+    """
+
+    def __init__(self, regularizer):
+        self.regularizer = _get(regularizer, "regularizer")
+
+    def __call__(self, w):
+        return self.regularizer(in_float32(w))
+
+    def get_config(self):
+        return {"regularizer": keras.regularizers.serialize(self.regularizer)}
+
+
+def safe_for(dtype, regularizer):
+    """The regularizer itself, or in `InFloat32` if weights of `dtype` need that.
+
+    >>> l1 = keras.regularizers.L1(0.1)
+    >>> safe_for("float32", l1) is l1, safe_for("float16", l1).regularizer is l1
+    (True, True)
+    """
+    is_safe = type(regularizer) in (L2, L2Loss, Scaled, Sum, InFloat32)
+    return regularizer if is_safe or dtype not in HALF_TYPES else InFloat32(regularizer)
 
 
 def _get(regularizer, name):
@@ -302,5 +350,6 @@ def _penalty(regularizer, weights):
     if type(regularizer) in (L2, L2Loss):
         return regularizer(*weights)
     if type(regularizer) is Scaled:
-        return regularizer.factor * _penalty(regularizer.regularizer, weights)
+        weights = [in_float32(w) for w in weights]
+        return _times(regularizer.factor, _penalty(regularizer.regularizer, weights))
     return functools.reduce(ops.add, [regularizer(w) for w in weights])

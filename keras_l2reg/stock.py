@@ -6,7 +6,7 @@
 
 import keras
 
-from keras_l2reg.regularizers import L2, L2Loss, Scaled, Sum, strength_value
+from keras_l2reg.regularizers import L2, InFloat32, L2Loss, Scaled, Sum, strength_value
 
 
 def strength_text(regularizer):
@@ -46,6 +46,8 @@ def to_stock(regularizer):
         return keras.regularizers.L2(strength_value(regularizer.l2))
     if type(regularizer) is L2Loss:
         return keras.regularizers.L2(strength_value(regularizer.beta) / 2)
+    if type(regularizer) is InFloat32:
+        return to_stock(regularizer.regularizer)
     if type(regularizer) is Scaled:
         return _scale_stock(to_stock(regularizer.regularizer), regularizer.factor)
     if type(regularizer) is Sum:

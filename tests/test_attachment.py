@@ -183,3 +183,112 @@ def test_part_of_a_model():
     detach(outer)
     assert len(outer.losses) == 2
     assert not detach(inner).losses
+
+
+class Quartic(keras.Regularizer):
+    """A user's own, without a config and (as a dataclass is) not hashable."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return isinstance(other, Quartic)
+
+    def __call__(self, w):
+        return keras.ops.sum(w**4)
+
+
+# each regularizer, and the same penalty as a function of the float64 weight
+REGULARIZERS = {
+    "L1": (keras.regularizers.L1(0.5), lambda w: 0.5 * np.abs(w).sum()),
+    "L2": (keras.regularizers.L2(0.5), lambda w: 0.5 * (w**2).sum()),
+    "L1L2": (
+        keras.regularizers.L1L2(0.5, 0.25),
+        lambda w: 0.5 * np.abs(w).sum() + 0.25 * (w**2).sum(),
+    ),
+    "user": (Quartic(), lambda w: (w**4).sum()),
+}
+HALVES = ["float16", "bfloat16"]
+
+
+def half_network(dtype):
+    """Kernels whose penalties overflow float16, and lose digits in bfloat16."""
+    random = np.random.default_rng(0)
+    model = around(
+        layers.Dense(300, name="hidden", dtype=dtype),
+        layers.Dense(2, name="output", dtype="float32"),
+        shape=(600,),
+    )
+    for kernel in kernels(model):
+        kernel.assign(random.normal(size=kernel.shape))
+    return model
+
+
+def float64_kernels(model):
+    return [
+        keras.ops.convert_to_numpy(keras.ops.cast(k, "float32")).astype("float64")
+        for k in kernels(model)
+    ]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_half_weights_are_safe_under_any_regularizer(name, dtype):
+    regularizer, reference = REGULARIZERS[name]
+    model = half_network(dtype)
+    expected = [reference(k) for k in float64_kernels(model)]
+    attach(model, regularizer)
+    assert losses(model) == pytest.approx(expected, rel=1e-5)
+    # Where the type is wide enough, the layer has what was given.
+    assert model.get_layer("output").kernel_regularizer is regularizer
+    assert model.get_layer("hidden").kernel_regularizer.regularizer is regularizer
+    attach(model, regularizer, multipliers={"hidden/*": 0.5})
+    assert losses(model) == pytest.approx([0.5 * expected[0], expected[1]], rel=1e-5)
+    assert not detach(model).losses
+    assert model.get_layer("hidden").kernel_regularizer is None
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_half_weights_are_safe_in_a_wrapper(name, dtype):
+    regularizer, reference = REGULARIZERS[name]
+    wrapped = L2AllWeights(half_network(dtype), regularizer=regularizer)
+    expected = [reference(k) for k in float64_kernels(wrapped.wrapped_model)]
+    assert losses(wrapped) == pytest.approx(expected, rel=1e-5)
+    wrapped.compile(keras.optimizers.SGD(0.0), "mse")
+    logs = wrapped.fit(np.zeros((4, 600)), TARGETS, verbose=0).history
+    assert logs["penalty"] == pytest.approx([sum(expected)], rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_weights_are_safe_beside_a_regularizer_of_their_own(dtype):
+    model = half_network(dtype)
+    own = keras.regularizers.L1(0.5)
+    model.get_layer("hidden").kernel.regularizer = own
+    kernel = float64_kernels(model)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        attach(model, "l2", existing="add", layers="hidden/*")
+    expected = 0.5 * np.abs(kernel).sum() + 0.01 * (kernel**2).sum()
+    assert losses(model) == pytest.approx([expected], rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_weights_stay_safe_when_saved_cloned_or_built_later(dtype, tmp_path):
+    model = attach(half_network(dtype), "l1")
+    expected = [0.01 * np.abs(k).sum() for k in float64_kernels(model)]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert losses(loaded) == pytest.approx(expected, rel=1e-5)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    assert losses(clone) == pytest.approx(expected, rel=1e-5)
+    unbuilt = attach(keras.Sequential([layers.Dense(300, dtype=dtype)]), "l1")
+    unbuilt.build((None, 600))
+    unbuilt.set_weights(model.get_layer("hidden").get_weights())
+    assert losses(unbuilt) == pytest.approx(expected[:1], rel=1e-5)
+
+
+def test_half_weights_unwrap_to_what_was_given():
+    l1 = keras.regularizers.L1(0.5)
+    wrapped = L2AllWeights(half_network("float16"), regularizer=l1)
+    assert all(k.regularizer is l1 for k in kernels(wrapped.unwrap()))

@@ -99,6 +99,67 @@ def test_sync_state_within_an_epoch():
     assert not np.array_equal(*seen)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="XLA is a choice there alone")
+def test_in_tf_xla():
+    import tensorflow as tf
+
+    seen = []
+
+    def look():
+        seen.append(_keras.in_tf_xla())
+
+    look()
+    tf.function(look)()
+    assert seen == [False, False]
+    tf.function(look, jit_compile=True)()
+    tf.function(tf.function(look), jit_compile=True)()
+    assert seen[2:] == [True, True]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_xla_is_seen_in_a_step_of_fit(jit_compile):
+    if BACKEND != "tensorflow":
+        pytest.skip("XLA is a choice on TensorFlow alone")
+    seen = []
+
+    def penalty(w):
+        seen.append(_keras.in_tf_xla())
+        return ops.sum(w)
+
+    model = network()
+    model.get_layer("b").kernel.regularizer = penalty
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    model.fit(VECTORS, TARGETS, verbose=0)
+    assert set(seen) == {jit_compile}
+
+
+def test_in_torch_transform():
+    assert not _keras.in_torch_transform()
+    if BACKEND != "torch":
+        return
+    import torch
+
+    seen = []
+
+    def look(w):
+        seen.append(_keras.in_torch_transform())
+        return w.sum()
+
+    w = torch.ones((2, 3))
+    torch.func.grad(look)(w)
+    torch.func.vmap(look)(w)
+    torch.func.jvp(look, (w,), (w,))
+    assert seen == [True, True, True]
+    look(w.requires_grad_(True)).backward()
+    assert seen[3:] == [False]
+
+    def as_seen(w):
+        return w + 1.0 if _keras.in_torch_transform() else w
+
+    compiled = torch.compile(as_seen, backend="eager", fullgraph=True)
+    np.testing.assert_array_equal(compiled(torch.zeros(2)), np.ones(2))
+
+
 @pytest.mark.parametrize("is_eager", [False, True], ids=["compiled", "eager"])
 def test_compiled_in_fit_sees_each_steps_weights(is_eager):
     ours, theirs = [], []

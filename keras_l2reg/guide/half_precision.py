@@ -30,6 +30,11 @@ float32 loss. With the policy `mixed_float16` the weights are float32, and all i
 >>> audit(attach(model, 0.01, existing="replace"))
 No findings.
 
+Any other regularizer that it puts on such a weight is computed in float32 as well:
+
+>>> attach(model, "l1", existing="replace").layers[-1].kernel_regularizer
+<...InFloat32 object at ...>
+
 Source: IEEE 754, binary16; Micikevicius et al., [Mixed Precision Training](
 https://arxiv.org/abs/1710.03740), ICLR 2018, on sums in float32.
 """
