@@ -14,8 +14,10 @@ from keras_l2reg._duplicates import (
     duplicated_regularizer,
     duplicated_term,
 )
+from keras_l2reg._experiment import number
 from keras_l2reg._scale_invariance import is_normalized
-from keras_l2reg._subject import Finding, l2_of, names_of, number
+from keras_l2reg._stale import stale_steps
+from keras_l2reg._subject import Finding, l2_of, names_of
 from keras_l2reg.attachment import attachment_of
 from keras_l2reg.measure import penalties
 from keras_l2reg.persistence import lost_on_save
@@ -44,7 +46,7 @@ def never_applied(subject):
 
 
 def stale_trace(subject):
-    steps = _keras.stale_steps(subject.model, subject.batch)
+    steps = stale_steps(subject.model, subject.batch)
     return steps and Finding(
         "stale-trace",
         "error",
@@ -154,7 +156,7 @@ def dominates(subject):
     if subject.batch is None:
         return None
     data_loss = _keras.fresh_data_loss(subject.model)
-    data = number(data_loss(subject.batch[1], subject.forward[0]))
+    data = number(data_loss(subject.batch[1], subject.outputs))
     now = penalties(subject.model)
     total = sum(now.values())
     if not total > subject.max_share * abs(data):
@@ -215,6 +217,8 @@ def scale_invariant(subject):
         for w in subject.penalized
         if w.role in KERNEL_ROLES
         and l2_of(w)
+        # A weight of the model itself belongs to no layer of the graph.
+        and w.layers
         and is_normalized(w.layers[-1], consumers)
     ]
     return weights and Finding(

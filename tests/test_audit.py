@@ -238,6 +238,81 @@ def test_eager_models_are_never_stale():
     assert where(model, "stale-trace", x, y) == []
 
 
+@never_stale_on_torch
+@pytest.mark.parametrize("inner", ["sgd", "adamw"])
+def test_no_false_alarm_of_a_stale_trace_under_loss_scaling(inner):
+    """Its first trace makes variables, and is not the one that runs."""
+    x, y = data()
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.get(inner))
+    model = compiled(clean(), scaled)
+    model.fit(x, y, batch_size=4, verbose=0, validation_data=(x, y))
+    assert where(model, "stale-trace", x, y) == []
+    model.get_layer("out").kernel.regularizer = None
+    assert where(model, "stale-trace", x, y) == ["fit", "evaluate"]
+
+
+def square_layers(*regularizers):
+    """Layers of one shape, so that a trace tells their weights by identity only."""
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            *[
+                layers.Dense(4, use_bias=False, kernel_regularizer=r)
+                for r in regularizers
+            ],
+            layers.Dense(2),
+        ]
+    )
+
+
+@never_stale_on_torch
+@pytest.mark.parametrize("pair", [(l2(0.1), None), (l2(0.1), l2(0.2))])
+def test_stale_trace_where_the_penalty_moves_to_another_weight(pair):
+    x, y = data()
+    model = compiled(square_layers(*pair))
+    before = model.evaluate(x, y, verbose=0)
+    assert where(model, "stale-trace", x, y) == []
+    first, second, _ = model.layers
+    first.kernel.regularizer, second.kernel.regularizer = pair[::-1]
+    assert model.evaluate(x, y, verbose=0) == before
+    assert where(model, "stale-trace", x, y) == ["evaluate"]
+    assert compiled(model).evaluate(x, y, verbose=0) != before
+
+
+@never_stale_on_torch
+def test_stale_trace_of_an_outer_model_whose_inner_model_was_attached_to():
+    x, y = data()
+    inner = mlp()
+    outer = compiled(keras.Sequential([keras.Input((4,)), inner]))
+    outer.evaluate(x, y, verbose=0)
+    attach(inner, 0.1)
+    assert where(outer, "stale-trace", x, y) == ["evaluate"]
+
+
+class InGraph(keras.Regularizer):
+    """A penalty that is a compiled function of its own."""
+
+    def __init__(self, strength):
+        self.strength = strength
+
+    def __call__(self, w):
+        import tensorflow as tf
+
+        return tf.function(lambda w: self.strength * tf.reduce_sum(w**2))(
+            tf.convert_to_tensor(w)
+        )
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.function")
+def test_stale_trace_within_a_function_that_the_step_calls():
+    x, y = data()
+    model = compiled(mlp(InGraph(0.1)))
+    model.evaluate(x, y, verbose=0)
+    assert where(model, "stale-trace") == []
+    model.get_layer("hidden").kernel.regularizer = InGraph(0.2)
+    assert where(model, "stale-trace") == ["evaluate"]
+
+
 # frozen
 
 
@@ -408,6 +483,46 @@ def test_scale_invariant_only_if_every_path_is_normalized():
     assert where(keras.Model(inputs, [norm, hidden]), "scale-invariant") == []
 
 
+class OwnKernel(keras.Model):
+    """A penalized kernel that belongs to no layer but the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = self.add_weight(shape=(4, 4), name="w", regularizer=l2(0.01))
+        self.head = layers.Dense(2, kernel_regularizer=l2(0.01), name="head")
+
+    def call(self, inputs):
+        return self.head(ops.matmul(inputs, self.w))
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, L2AllWeights], ids=["bare", "wrapped"])
+def test_a_kernel_of_the_model_itself(wrap):
+    x, y = data()
+    model = OwnKernel()
+    model(x)
+    model = compiled(wrap(model))
+    model.fit(x, y, verbose=0)
+    assert {f.severity for f in audit(model, x, y) if f.code != "lost-on-save"} == set()
+    model = OwnKernel()
+    model.head.kernel_regularizer = None
+    model(x)
+    assert where(model, "uncovered") == ["head/kernel"]
+
+
+def test_scale_invariant_behind_more_layers_than_python_can_recurse():
+    many = [layers.Dropout(0.1) for _ in range(400)]
+    model = conv_model(*many, layers.LayerNormalization())
+    assert where(model, "scale-invariant") == ["conv/kernel"]
+    assert where(conv_model(*many, layers.ReLU()), "scale-invariant") == []
+
+
+def test_scale_invariant_through_a_layer_that_is_used_twice():
+    drop = layers.Dropout(0.1)
+    model = conv_model(drop, drop, layers.LayerNormalization())
+    assert where(model, "scale-invariant") == ["conv/kernel"]
+    assert where(conv_model(drop, drop), "scale-invariant") == []
+
+
 def test_scale_invariant_in_a_nested_model():
     inner = conv_model(layers.BatchNormalization())
     inputs = keras.Input((6, 6, 2))
@@ -545,6 +660,112 @@ def test_equal_kernels_are_not_duplicated():
         layer.kernel.regularizer = Function(lambda w: ops.mean(w**2))
         layer.kernel.assign(ops.ones(layer.kernel.shape))
     assert where(model, "duplicated") == []
+
+
+def _floored(w):
+    return ops.maximum(ops.sum(ops.square(w)), 1e3)
+
+
+def _distance_of(a, b):
+    """Pulls two kernels together: the same number on both, and rightly so."""
+    return Function(lambda w: ops.sum(ops.square(a.kernel - b.kernel)))
+
+
+def test_equal_numbers_are_no_proof_of_one_penalty():
+    model = mlp(Function(_floored), Function(_floored))
+    a, b = (float(ops.convert_to_numpy(term)) for term in model.losses)
+    assert a == b == 1e3
+    assert where(model, "duplicated") == []
+    model = square_layers(None, None)
+    first, second, _ = model.layers
+    first.kernel.regularizer = second.kernel.regularizer = _distance_of(first, second)
+    assert where(model, "duplicated") == []
+
+
+def test_duplicated_by_a_function_of_a_kernel_without_a_penalty():
+    model = mlp()
+    for layer in model.layers:
+        layer.kernel.regularizer = Function(
+            lambda w: ops.sum(model.layers[-1].bias ** 2)
+        )
+    model.layers[-1].bias.assign([1.0, 2.0])
+    assert where(model, "duplicated") == ["hidden/kernel", "out/kernel"]
+
+
+class Adds(keras.Model):
+    """Adds what `terms(model, x)` says to the losses, by `add_loss`."""
+
+    def __init__(self, terms, regularizer=None):
+        super().__init__()
+        self.terms = terms
+        self.a = layers.Dense(3, kernel_regularizer=regularizer, name="a")
+        self.b = layers.Dense(2, name="b")
+
+    def call(self, x):
+        outputs = self.b(self.a(x))
+        for term in self.terms(self, x):
+            self.add_loss(term)
+        return outputs
+
+
+def _clamped(model, x):
+    return [ops.maximum(ops.sum(ops.square(d.kernel)), 1e3) for d in (model.a, model.b)]
+
+
+def _of_the_data(model, x):
+    return [0.1 * ops.mean(ops.square(model.a(x)))] * 2
+
+
+def _constants(model, x):
+    return [ops.convert_to_tensor(0.5), ops.convert_to_tensor(0.5)]
+
+
+def _own(model, x):
+    return [ops.sum(ops.square(d.kernel)) for d in (model.a, model.b)]
+
+
+def _last(model, x):
+    return [ops.sum(ops.square(model.b.kernel)) for _ in (model.a, model.b)]
+
+
+@pytest.mark.parametrize("with_batch", [False, True])
+@pytest.mark.parametrize(
+    "terms, expected",
+    [
+        (_clamped, []),
+        (_of_the_data, []),
+        (_constants, []),
+        (_own, []),
+        (_last, ["add_loss"]),
+    ],
+)
+def test_duplicated_terms_are_those_that_move_together(terms, expected, with_batch):
+    x, y = data()
+    model = compiled(Adds(terms))
+    model(x)
+    model.b.kernel.assign(ops.ones((3, 2)))
+    assert where(model, "duplicated", *[x, y] * with_batch) == expected
+
+
+def test_a_term_that_happens_to_equal_a_penalty_is_not_duplicated():
+    model = Adds(_constants, l2(0.5))
+    model(data()[0])
+    model.a.kernel.assign(np.eye(4, 3) / np.sqrt(3.0))
+    now = [float(ops.convert_to_numpy(term)) for term in model.losses]
+    np.testing.assert_allclose(now, 0.5, rtol=1e-6)
+    assert where(model, "duplicated") == []
+
+
+def test_a_shared_layer_with_an_activity_regularizer_is_not_duplicated():
+    x, y = data()
+    twice = layers.Dense(3, activity_regularizer=l2(0.1), name="twice")
+    a, b = keras.Input((4,)), keras.Input((4,))
+    model = keras.Model([a, b], layers.Dense(2)(twice(a) + twice(b)))
+    compiled(model)([x, x])
+    terms = [float(ops.convert_to_numpy(term)) for term in model.losses]
+    assert len(terms) == 2 and terms[0] == terms[1]
+    assert where(model, "duplicated") == []
+    assert where(model, "duplicated", [x, x], y) == []
 
 
 class AddsLosses(keras.Model):

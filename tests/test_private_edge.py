@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 from models import VECTORS, around
 
-from keras_l2reg import _keras
+from keras_l2reg import _keras, _stale
 
 TARGETS = np.ones((4, 2), "float32")
 BACKEND = keras.backend.backend()
@@ -198,7 +198,7 @@ def test_compiled_steps_are_found():
     model = network()
     model.compile("sgd", "mse")
     model.fit(VECTORS, TARGETS, batch_size=2, verbose=0)
-    programs = {"tensorflow": _keras._tf_programs, "jax": _keras._jax_programs}
+    programs = {"tensorflow": _stale._tf_programs, "jax": _stale._jax_programs}
     pairs = list(programs[BACKEND](model, "train", (VECTORS, TARGETS)))
     assert len(pairs) == 1
     old, new = pairs[0]
@@ -211,9 +211,9 @@ def test_stale_steps():
     model.compile("sgd", "mse")
     model.fit(VECTORS, TARGETS, verbose=0)
     batch = VECTORS, TARGETS
-    assert _keras.stale_steps(model, batch) == []
+    assert _stale.stale_steps(model, batch) == []
     model.get_layer("b").kernel.regularizer = keras.regularizers.L2(1.0)
-    assert _keras.stale_steps(model, batch) == ["train"]
+    assert _stale.stale_steps(model, batch) == ["train"]
 
 
 def test_loss_gradients():
