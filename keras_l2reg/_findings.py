@@ -4,6 +4,7 @@ Each check gets a `Subject`, what is known of the model, and returns a `Finding`
 something false. None of them changes the model.
 """
 
+import contextlib
 import math
 
 from keras import ops
@@ -17,10 +18,10 @@ from keras_l2reg._duplicates import (
 from keras_l2reg._experiment import number
 from keras_l2reg._scale_invariance import is_normalized
 from keras_l2reg._stale import stale_steps
-from keras_l2reg._subject import Finding, l2_of, names_of
+from keras_l2reg._subject import Finding, l2_of, live_strengths, names_of
 from keras_l2reg.attachment import attachment_of
 from keras_l2reg.measure import penalties
-from keras_l2reg.persistence import lost_on_save
+from keras_l2reg.persistence import lost_on_save, same_regularizer
 from keras_l2reg.selection import KERNEL_ROLES
 
 
@@ -42,6 +43,65 @@ def never_applied(subject):
         "is shown and saved, but not trained with.",
         "Use keras_l2reg.attach(model, ...), or give the layer its regularizer when "
         "it is constructed.",
+    )
+
+
+def constraint_never_applied(subject):
+    weights = [w for w in subject.weights if _has_another_constraint(w)]
+    return weights and Finding(
+        "constraint-never-applied",
+        "error",
+        names_of(weights),
+        "The layer's constraint was set after the weight was made, so that it is shown "
+        "and saved, but not trained with.",
+        "Set the weight's own as well, layer.kernel.constraint = ..., and compile "
+        "again; or give the layer its constraint when it is constructed.",
+    )
+
+
+def _has_another_constraint(weight):
+    if weight.variable is None or not weight.attribute:
+        return False
+    # LoRA's factors have the kernel's regularizer, and no constraint.
+    if weight.variable.name.startswith("lora_"):
+        return False
+    name = weight.attribute.replace("_regularizer", "_constraint")
+    with contextlib.suppress(Exception):
+        shown = getattr(weight.holder, name, None)
+        return shown is not None and not same_regularizer(
+            shown, weight.variable.constraint
+        )
+    return False
+
+
+def no_penalty(subject):
+    weights = subject.trainable
+    if (
+        not weights
+        or any(w.regularizer is not None or _is_never_applied(w) for w in weights)
+        or any(_keras.decays_in(subject.model, w.variable) for w in subject.made)
+        or _keras.adds_losses(subject.model)
+    ):
+        return None
+    return Finding(
+        "no-penalty",
+        "info",
+        names_of(subject.kernels or weights),
+        "No weight of the model has a penalty, and no weight decay reaches one.",
+        "Nothing, if none was meant; else L2AllWeights(model, l2=...) or attach(model, "
+        "...).",
+    )
+
+
+def not_built(subject):
+    if subject.weights or _keras.is_built_throughout(subject.model):
+        return None
+    return Finding(
+        "no-penalty",
+        "info",
+        (subject.model.name,),
+        "The model is not built: it has no weights, and so no penalty, as yet.",
+        "Call it once, or call model.build(input_shape), and audit it again.",
     )
 
 
@@ -79,7 +139,7 @@ def half_precision(subject):
 def lost(subject):
     model = subject.model
     inner = getattr(model, "wrapped_model", None)
-    names = lost_on_save(inner or model)
+    names = _lost_names(inner or model, subject.weights)
     if inner is not None:
         # What a wrapper put on, it saves by itself.
         original = attachment_of(inner).original
@@ -96,9 +156,42 @@ def lost(subject):
     )
 
 
+def _lost_names(model, weights):
+    with contextlib.suppress(Exception):
+        return lost_on_save(model)
+    # That tries each regularizer's place, and some layer lets nobody write to it.
+    return [w.name for w in weights if w.regularizer is not None and not _is_saved(w)]
+
+
+def _is_saved(weight):
+    """Whether the config of the weight's own layer names its regularizer."""
+    with contextlib.suppress(Exception):
+        return (
+            weight.attribute is not None
+            and same_regularizer(weight.slot_value, weight.regularizer)
+            and weight.attribute.strip("_") in weight.holder.get_config()
+        )
+    return False
+
+
+def exclusions_lost(subject):
+    variables = [w.variable for w in subject.made]
+    back = {id(v) for v in _keras.decay_comes_back_on_load(subject.model, variables)}
+    weights = [w for w in subject.made if id(w.variable) in back]
+    return weights and Finding(
+        "lost-on-save",
+        "warning",
+        names_of(weights),
+        "The optimizer leaves these weights out of its weight decay, which its config "
+        "does not carry: a loaded model decays them too.",
+        "Call set_weight_decay(...), or optimizer.exclude_from_weight_decay(...), "
+        "again on the loaded model before it trains.",
+    )
+
+
 def last_layer_only(subject):
-    with_penalty = [w for w in subject.kernels if w.regularizer]
-    without = [w for w in subject.kernels if not w.regularizer]
+    with_penalty = [w for w in subject.kernels if w.regularizer is not None]
+    without = [w for w in subject.kernels if w.regularizer is None]
     forgotten = [w for w in without if not _is_never_applied(w)]
     if not with_penalty or not forgotten:
         return None
@@ -122,12 +215,40 @@ def last_layer_only(subject):
     )
 
 
+def partly_covered(subject):
+    kernels = [w for w in subject.kernels if w.regularizer is not None]
+    live = {w.name: live_strengths(w.regularizer) for w in kernels}
+    # Of several live strengths, a wrapper's own is the one that its `l2` changes.
+    own = _own_strengths(subject.model, live.values())
+    reached = [w for w in kernels if own & live[w.name]]
+    missed = [w for w in kernels if not own & live[w.name]]
+    return (
+        reached
+        and missed
+        and Finding(
+            "partly-covered",
+            "warning",
+            names_of(missed),
+            "The live strength does not reach these kernels, which had a regularizer "
+            "of their own: they keep it, whatever the strength is set to.",
+            "Wrap or attach with existing='replace', or 'add', if they were not left "
+            "out on purpose.",
+        )
+    )
+
+
+def _own_strengths(model, live):
+    """The live strengths that a wrapper owns; of a bare model, all that there are."""
+    everywhere = set().union(*live)
+    mine = {id(v) for v in model.variables} & everywhere
+    return mine if hasattr(model, "wrapped_model") else everywhere
+
+
 def double_decay(subject):
     weights = [
         w
         for w in subject.penalized
-        if l2_of(w)
-        and _keras.decays(_keras.optimizer_for(subject.model, w.variable), w.variable)
+        if l2_of(w) and _keras.decays_in(subject.model, w.variable)
     ]
     return weights and Finding(
         "double-decay",
@@ -140,8 +261,11 @@ def double_decay(subject):
     )
 
 
+_NORM_OR_BIAS = ("bias", "scale", "shift")
+
+
 def norm_or_bias(subject):
-    weights = [w for w in subject.penalized if w.role in ("bias", "scale", "shift")]
+    weights = [w for w in subject.penalized if w.role in _NORM_OR_BIAS]
     return weights and Finding(
         "norm-or-bias",
         "warning",
@@ -149,6 +273,23 @@ def norm_or_bias(subject):
         "Biases, scales or shifts have a penalty, which costs fit and hardly prevents "
         "overfitting.",
         "Drop bias_regularizer, gamma_regularizer, beta_regularizer.",
+    )
+
+
+def decays_bias_or_norm(subject):
+    weights = [
+        w
+        for w in subject.made
+        if w.role in _NORM_OR_BIAS and _keras.decays_in(subject.model, w.variable)
+    ]
+    return weights and Finding(
+        "decays-bias-or-norm",
+        "warning",
+        names_of(weights),
+        "The optimizer's weight_decay reaches biases, scales or shifts: Keras decays "
+        "every trainable weight, and saves no exclusions.",
+        "Call set_weight_decay(model.optimizer, model, rate), which decays kernels "
+        "only; after each load again.",
     )
 
 
@@ -173,7 +314,11 @@ def dominates(subject):
 
 def frozen(subject):
     trainable = {w.name for w in subject.trainable}
-    weights = [w for w in subject.weights if w.regularizer and w.name not in trainable]
+    weights = [
+        w
+        for w in subject.weights
+        if w.regularizer is not None and w.name not in trainable
+    ]
     return weights and Finding(
         "frozen",
         "info",
@@ -233,16 +378,22 @@ def scale_invariant(subject):
 
 CHECKS = (
     never_applied,
+    constraint_never_applied,
     stale_trace,
     half_precision,
     duplicated_regularizer,
     duplicated_term,
     duplicated_by_add_loss,
     lost,
+    exclusions_lost,
     last_layer_only,
+    partly_covered,
     double_decay,
     norm_or_bias,
+    decays_bias_or_norm,
     dominates,
+    no_penalty,
+    not_built,
     frozen,
     coupled_adaptive,
     scale_invariant,

@@ -8,7 +8,6 @@ import collections
 import contextlib
 import functools
 import sys
-import threading
 import types
 
 import keras
@@ -149,12 +148,41 @@ def decays(optimizer, variable):
     ):
         # Muon hands the weights that are no matrices to an Adam of its own.
         rate = optimizer.adam_weight_decay
-    return bool(rate) and optimizer._use_weight_decay(variable)
+    return bool(rate and optimizer._use_weight_decay(variable))
 
 
-def decays_after_load(optimizer, variable):
-    """Whether an optimizer that is made again from its config decays `variable`."""
-    return decays(type(optimizer).from_config(optimizer.get_config()), variable)
+def decays_in(model, variable):
+    """Whether the optimizer that `model` was compiled with decays `variable`."""
+    return decays(optimizer_for(model, variable), variable)
+
+
+def decay_comes_back_on_load(model, variables):
+    """Those of `variables` that decay again once the model was saved and loaded.
+
+    Found by trying: Keras' optimizers leave their exclusions out of their configs.
+    """
+    loaded, found = {}, []
+    for variable in variables:
+        optimizer = optimizer_for(model, variable)
+        if optimizer is None or decays(optimizer, variable):
+            continue
+        if id(optimizer) not in loaded:
+            loaded[id(optimizer)] = None
+            # One of the user's own need not be saved at all.
+            with contextlib.suppress(Exception):
+                config = optimizer.get_config()
+                loaded[id(optimizer)] = type(optimizer).from_config(config)
+        if decays(loaded[id(optimizer)], variable):
+            found.append(variable)
+    return found
+
+
+def adds_losses(model):
+    """Whether a call puts terms into `model.losses`, as far as can be told."""
+    return bool(losses_of_calls(model)) or any(
+        getattr(layer, "activity_regularizer", None) is not None
+        for layer in all_layers(model)
+    )
 
 
 def consumers(model):
@@ -206,24 +234,24 @@ _RUNS = (
 )
 
 
-def run_in_another_thread(model):
-    """Where another thread trains or runs a model with some of these weights.
+def runs_with(model):
+    """The calls of `fit` and its kin, in any thread, that use some of these weights.
 
     Returns:
-        A pair of names, of the method and of the thread, or `None`.
+        A list of `(method name, the model that runs, thread identifier)`.
     """
     mine = {id(v) for v in model.variables}
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for ident, frame in sys._current_frames().items():
-        while frame is not None and ident != threading.get_ident():
+    found = []
+    for thread, frame in sys._current_frames().items():
+        while frame is not None:
             if frame.f_code.co_name in _RUNS:
                 runner = frame.f_locals.get("self")
                 if isinstance(runner, keras.Model) and (
                     runner is model or any(id(v) in mine for v in runner.variables)
                 ):
-                    return frame.f_code.co_name, names.get(ident, str(ident))
+                    found.append((frame.f_code.co_name, runner, thread))
             frame = frame.f_back
-    return None
+    return found
 
 
 def added_losses_at(model, x, moved=()):

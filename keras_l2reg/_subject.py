@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_l2reg import _keras
 from keras_l2reg._experiment import Experiment
+from keras_l2reg.regularizers import Scaled, Sum
 from keras_l2reg.selection import KERNEL_ROLES
 from keras_l2reg.stock import to_stock
 from keras_l2reg.weights import find_weights
@@ -67,10 +68,10 @@ class Subject:
     @functools.cached_property
     def penalized(self):
         """Trainable weights whose penalty is in `model.losses`."""
-        return [w for w in self.with_variable if w.regularizer is not None]
+        return [w for w in self.made if w.regularizer is not None]
 
     @functools.cached_property
-    def with_variable(self):
+    def made(self):
         """Trainable weights that exist already."""
         return [w for w in self.trainable if w.variable is not None]
 
@@ -106,3 +107,21 @@ def l2_of(weight):
     with contextlib.suppress(Exception):
         return float(to_stock(weight.regularizer).get_config()["l2"])
     return 0.0
+
+
+def live_strengths(regularizer):
+    """The ids of the variables that a penalty's strength is read from.
+
+    >>> from keras_l2reg import L2
+    >>> strength = keras.Variable(0.1)
+    >>> added = Sum([keras.regularizers.L1(), Scaled(L2(strength), 0.5)])
+    >>> live_strengths(added) == {id(strength)}
+    True
+    """
+    if isinstance(regularizer, Scaled):
+        return live_strengths(regularizer.regularizer)
+    if isinstance(regularizer, Sum):
+        return set().union(*map(live_strengths, regularizer.regularizers))
+    # Those of a user's own keep theirs wherever they like, as attributes at best.
+    values = getattr(regularizer, "__dict__", {}).values()
+    return {id(value) for value in values if isinstance(value, keras.Variable)}

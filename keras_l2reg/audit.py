@@ -26,9 +26,11 @@
 """
 
 import io
+import threading
 
 import keras
 
+from keras_l2reg import _keras
 from keras_l2reg._findings import CHECKS
 from keras_l2reg._subject import Finding, Subject
 
@@ -118,9 +120,23 @@ def audit(model, x=None, y=None, *, max_share=1.0):
     versus Batch and Weight Normalization](https://arxiv.org/abs/1706.05350), 2017.
     """
     _check_arguments(model, x, y, max_share)
+    _check_idle(model)
     subject = Subject(model, None if x is None else (x, y), max_share)
     found = [finding for check in CHECKS if (finding := check(subject))]
     return Findings(sorted(found, key=lambda f: _SEVERITIES.index(f.severity)))
+
+
+def _check_idle(model):
+    """Raise where another thread runs the model; sync it where this thread does."""
+    for method, runner, thread in _keras.runs_with(model):
+        if thread != threading.get_ident():
+            raise RuntimeError(
+                "Expected a model that no other thread trains or runs, which the audit "
+                f"would disturb. Received: model={model.name!r}, in `{method}` in "
+                "another thread. Wait until that has ended, or call `audit` in a "
+                "callback, which runs in the same thread"
+            )
+        _keras.sync_state(runner)
 
 
 def _check_arguments(model, x, y, max_share):
