@@ -392,9 +392,9 @@ CHECKS = (
     norm_or_bias,
     decays_bias_or_norm,
     dominates,
-    no_penalty,
-    not_built,
     frozen,
     coupled_adaptive,
     scale_invariant,
+    no_penalty,
+    not_built,
 )

@@ -1,20 +1,24 @@
 """audit: what about a model's penalties is not as it seems.
 
-| code             | severity | what                                                  |
-|------------------|----------|-------------------------------------------------------|
-| never-applied    | error    | layer attribute set after build: shown, not trained   |
-| stale-trace      | error    | penalties changed since `fit` or `evaluate` traced    |
-| half-precision   | error    | the penalty overflows float16                         |
-| duplicated       | error    | several terms are one and the same penalty            |
-| lost-on-save     | warning  | the config does not carry the penalty                 |
-| last-layer-only  | warning  | only the final layer's kernel has a penalty           |
-| uncovered        | warning  | kernels without a penalty, while others have one      |
-| double-decay     | warning  | L2 and the optimizer's `weight_decay` on one weight   |
-| norm-or-bias     | warning  | a bias or a normalization's weight has a penalty      |
-| dominates        | warning  | the penalty outweighs the data's loss (wants a batch) |
-| frozen           | info     | the weight is frozen, its penalty is left out         |
-| coupled-adaptive | info     | L2 with an Adam-like optimizer is no weight decay     |
-| scale-invariant  | info     | a normalization takes the kernel's scale out again    |
+| code                     | severity | what                                           |
+|--------------------------|----------|------------------------------------------------|
+| never-applied            | error    | set on a built layer: shown, not trained with  |
+| constraint-never-applied | error    | the same, of a constraint                      |
+| stale-trace              | error    | penalties changed since the step was compiled  |
+| half-precision           | error    | the penalty overflows float16                  |
+| duplicated               | error    | several terms are one and the same penalty     |
+| lost-on-save             | warning  | the config drops the penalty, or exclusions    |
+| last-layer-only          | warning  | only the final layer's kernel has a penalty    |
+| uncovered                | warning  | some kernels have a penalty, others none       |
+| partly-covered           | warning  | kernels that a live strength does not reach    |
+| double-decay             | warning  | L2 and the optimizer's decay on one weight     |
+| norm-or-bias             | warning  | a bias, scale or shift has a penalty           |
+| decays-bias-or-norm      | warning  | the optimizer decays biases, scales or shifts  |
+| dominates                | warning  | the penalty outweighs the data (wants a batch) |
+| frozen                   | info     | the weight is frozen, its penalty is left out  |
+| coupled-adaptive         | info     | L2 with an Adam-like optimizer is no decay     |
+| scale-invariant          | info     | a normalization undoes the kernel's scale      |
+| no-penalty               | info     | no weight has a penalty                        |
 
 `keras_l2reg.guide` has a page on each: what happens in plain Keras, why, and the way.
 
@@ -107,6 +111,7 @@ def audit(model, x=None, y=None, *, max_share=1.0):
         TypeError: `model` is no `keras.Model`.
         ValueError: a bad share, or a batch for a model that is not built and
             compiled with a loss.
+        RuntimeError: another thread trains or runs the model.
 
     Example:
 
