@@ -132,23 +132,20 @@ def _tf_details(node, bodies):
     """The constant that a node is, and what is in the functions that it calls."""
     if node.op == "Const":
         return node.attr["value"].SerializeToString(deterministic=True)
+    # By name: the attributes come in no order.
+    attributes = [node.attr[name] for name in sorted(node.attr)]
     called = [
         function.name
-        for attribute in node.attr.values()
+        for attribute in attributes
         for function in (attribute.func, *attribute.list.func)
         if function.name in bodies
     ]
-    return tuple(
-        hash(
-            frozenset(
-                collections.Counter(
-                    (inner.op, _tf_details(inner, bodies))
-                    for inner in bodies[name].node_def
-                ).items()
-            )
-        )
-        for name in called
-    )
+    return tuple(_tf_contents(bodies[name], bodies) for name in called)
+
+
+def _tf_contents(body, bodies):
+    nodes = [(node.op, _tf_details(node, bodies)) for node in body.node_def]
+    return hash(frozenset(collections.Counter(nodes).items()))
 
 
 # --- JAX -------------------------------------------------------------------------
