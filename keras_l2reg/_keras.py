@@ -285,9 +285,11 @@ def example_inputs(model):
     What Keras knows of them is the shape, and for a graph of layers the type.
     """
     model = getattr(model, "wrapped_model", model)
-    if getattr(model, "_functional", None) or hasattr(model, "_nodes_by_depth"):
-        shaped = lambda tensor: _example(tensor.shape, tensor.dtype)  # noqa: E731
-        return [keras.tree.map_structure(shaped, model.input)]
+    graph = getattr(model, "_functional", None) or model
+    if hasattr(graph, "_nodes_by_depth"):
+        return [
+            keras.tree.map_structure(lambda t: _example(t.shape, t.dtype), graph.input)
+        ]
     shape = (model.get_build_config() or {}).get("input_shape")
     if shape is None:
         return []
