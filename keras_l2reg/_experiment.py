@@ -42,12 +42,12 @@ class Experiment:
     @functools.cached_property
     def added(self):
         """The terms of `add_loss` and of activity regularizers, in Keras' order."""
-        if self._inputs is None:
+        if self._inputs is None or not (now := _added(self.subject, self._inputs)):
             return []
-        read = [_added(self.subject, self._inputs, moved) for moved in self._moved]
+        moved = [_added(self.subject, self._inputs, m) for m in self._moved[1:]]
         # A model may add other terms each time that it is called.
-        is_steady = len({len(terms) for terms in read}) == 1
-        return list(zip(*read, strict=True)) if is_steady else []
+        is_steady = {len(terms) for terms in moved} == {len(now)}
+        return list(zip(now, *moved, strict=True)) if is_steady else []
 
     @functools.cached_property
     def added_for_other_data(self):
@@ -107,6 +107,17 @@ def number(tensor):
     return None
 
 
+def penalty_of(regularizer, weight):
+    """A penalty as a float, or `None` where the regularizer fails on this weight.
+
+    >>> penalty_of(keras.regularizers.L2(0.5), ops.ones((2, 3)))
+    3.0
+    """
+    with contextlib.suppress(Exception):
+        return number(regularizer(weight))
+    return None
+
+
 def moves(term):
     """Whether a term is a number throughout, and not always the same.
 
@@ -119,14 +130,7 @@ def moves(term):
 def _penalties(subject, moved, weights=None):
     weights = subject.penalized if weights is None else weights
     with keras.StatelessScope(state_mapping=moved):
-        return {w.name: _called(w.regularizer, w.variable) for w in weights}
-
-
-def _called(regularizer, variable):
-    # One that fails has no penalty to compare; training will show the error.
-    with contextlib.suppress(Exception):
-        return number(regularizer(variable))
-    return None
+        return {w.name: penalty_of(w.regularizer, w.variable) for w in weights}
 
 
 def _added(subject, inputs, moved=()):

@@ -15,7 +15,7 @@ from keras_l2reg._duplicates import (
     duplicated_regularizer,
     duplicated_term,
 )
-from keras_l2reg._experiment import number
+from keras_l2reg._experiment import number, penalty_of
 from keras_l2reg._scale_invariance import is_normalized
 from keras_l2reg._stale import stale_steps
 from keras_l2reg._subject import Finding, l2_of, live_strengths, names_of
@@ -81,6 +81,7 @@ def no_penalty(subject):
         or any(w.regularizer is not None or _is_never_applied(w) for w in weights)
         or any(_keras.decays_in(subject.model, w.variable) for w in subject.made)
         or _keras.adds_losses(subject.model)
+        or (subject.batch is not None and subject.experiment.added)
     ):
         return None
     return Finding(
@@ -123,8 +124,8 @@ def half_precision(subject):
         w
         for w in subject.penalized
         if w.variable.dtype == "float16"
-        and not math.isfinite(number(w.regularizer(w.variable)))
-        and math.isfinite(number(w.regularizer(ops.cast(w.variable, "float32"))))
+        and not _is_finite(w.regularizer, w.variable)
+        and _is_finite(w.regularizer, ops.cast(w.variable, "float32"))
     ]
     return weights and Finding(
         "half-precision",
@@ -134,6 +135,11 @@ def half_precision(subject):
         "infinite or NaN.",
         "Use keras_l2reg.L2, which adds up in float32, or the policy mixed_float16.",
     )
+
+
+def _is_finite(regularizer, weight):
+    penalty = penalty_of(regularizer, weight)
+    return penalty is not None and math.isfinite(penalty)
 
 
 def lost(subject):
@@ -159,7 +165,8 @@ def lost(subject):
 def _lost_names(model, weights):
     with contextlib.suppress(Exception):
         return lost_on_save(model)
-    # That tries each regularizer's place, and some layer lets nobody write to it.
+    # It tries out each layer's attribute, which on some layer can't be set, and asks
+    # for the regularizers' configs, which some don't have.
     return [w.name for w in weights if w.regularizer is not None and not _is_saved(w)]
 
 

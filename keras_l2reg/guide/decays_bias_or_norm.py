@@ -15,9 +15,8 @@ decays every trainable weight. Here the data's gradient is zero, and `gamma`, wh
 
 **Why.** The optimizer knows variables, not what they are for. As with a penalty
 ([norm-or-bias](norm_or_bias.html)), a bias has little to overfit with, and a scale that
-is pulled to 0 takes the layer's output along. Keras can leave weights out, by
-`exclude_from_weight_decay`, but only before the optimizer is built, and does not save
-that it did.
+is pulled to 0 takes the layer's output along. Keras' way to leave weights out is
+`exclude_from_weight_decay`, by their names, and it does not save that it was called.
 
 **What `audit` says**
 
