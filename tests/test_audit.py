@@ -1063,6 +1063,16 @@ def test_a_term_that_happens_to_equal_a_penalty_is_not_duplicated():
     assert where(model, "duplicated") == []
 
 
+def test_a_constant_and_a_penalty_at_its_floor_are_not_duplicated():
+    def constant(model, x):
+        return [ops.convert_to_tensor(1e3)]
+
+    model = Adds(constant, Function(_floored))
+    model(data()[0])
+    assert [float(ops.convert_to_numpy(term)) for term in model.losses] == [1e3, 1e3]
+    assert where(model, "duplicated") == []
+
+
 def test_a_shared_layer_with_an_activity_regularizer_is_not_duplicated():
     x, y = data()
     twice = layers.Dense(3, activity_regularizer=l2(0.1), name="twice")
