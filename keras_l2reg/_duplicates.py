@@ -5,11 +5,9 @@ import contextlib
 import math
 
 import keras
-from keras import ops
 
-from keras_l2reg._subject import Finding, names_of, number
-from keras_l2reg.measure import penalties
-from keras_l2reg.squares import sum_of_squares
+from keras_l2reg._experiment import moves
+from keras_l2reg._subject import Finding, names_of
 from keras_l2reg.stock import to_stock
 
 _KNOWN = (
@@ -20,25 +18,24 @@ _KNOWN = (
 )
 
 
-def _ignores_its_weight(weight):
-    """Whether the penalty is the same number for quite another weight."""
-    with contextlib.suppress(Exception):
-        if isinstance(to_stock(weight.regularizer), _KNOWN):
-            return False
-        variable = weight.variable
-        other = ops.cos(ops.arange(math.prod(variable.shape), dtype="float32"))
-        other = ops.cast(ops.reshape(other, variable.shape), variable.dtype)
-        penalty = number(weight.regularizer(variable))
-        return bool(penalty) and penalty == number(weight.regularizer(other))
-    return False
-
-
 def duplicated_regularizer(subject):
-    terms = collections.defaultdict(list)
-    for weight in subject.penalized:
-        if _ignores_its_weight(weight):
-            terms[number(weight.regularizer(weight.variable))].append(weight)
-    weights = [w for sharers in terms.values() if len(sharers) > 1 for w in sharers]
+    unknown = [w for w in subject.penalized if not _is_known(w.regularizer)]
+    if len(unknown) < 2:
+        return None
+    experiment = subject.experiment
+    groups = collections.defaultdict(list)
+    for weight in unknown:
+        groups[experiment.penalties[weight.name]].append(weight)
+    weights = [
+        weight
+        for term, sharers in groups.items()
+        if len(sharers) > 1
+        and moves(term)
+        # A late-bound function answers to one weight; one of two weights, such as
+        # the distance between them, to each.
+        and sum(map(experiment.answers_to_its_weight, sharers)) < 2
+        for weight in sharers
+    ]
     return weights and Finding(
         "duplicated",
         "error",
@@ -49,34 +46,47 @@ def duplicated_regularizer(subject):
     )
 
 
+def _is_known(regularizer):
+    with contextlib.suppress(Exception):
+        return isinstance(to_stock(regularizer), _KNOWN)
+    return False
+
+
 def duplicated_term(subject):
-    counted = collections.Counter(subject.added_losses).most_common(1)
+    experiment = subject.experiment
+    if len(experiment.added) < 2:
+        return None
+    # What depends on the data is an activity's penalty, or part of the data's loss.
+    of_weights = [
+        term
+        for term, other in zip(
+            experiment.added, experiment.added_for_other_data, strict=True
+        )
+        if moves(term) and term[0] == other
+    ]
+    counted = collections.Counter(of_weights).most_common(1)
     if not counted or counted[0][1] < 2:
         return None
-    value, times = counted[0]
-    made = [w for w in subject.kernels if w.variable is not None]
-    squares = [number(sum_of_squares(w.variable)) for w in made]
-    # Kernels that are equal, as when all are ones, have equal penalties rightly.
-    if len(squares) < 2 or len(set(squares)) < len(squares):
-        return None
+    (value, *_), times = counted[0]
     return Finding(
         "duplicated",
         "error",
         ("add_loss",),
-        f"{times} terms that add_loss put into model.losses are all {value:.6g}, "
-        "though no two kernels have the same norm.",
+        f"{times} terms that add_loss puts into model.losses are one and the same, "
+        f"{value:.6g}, and stay so when the weights are moved.",
         "See that each term uses its own weight: a function made in a loop sees the "
         "loop's last value; and that a shared layer adds its penalty once.",
     )
 
 
 def duplicated_by_add_loss(subject):
-    if not subject.added_losses:
+    experiment = subject.experiment
+    if not experiment.added:
         return None
     twice = [
         name
-        for name, penalty in penalties(subject.model).items()
-        if any(math.isclose(penalty, n, rel_tol=1e-6) for n in subject.added_losses)
+        for name, term in experiment.penalties.items()
+        if moves(term) and any(_is_close(term, other) for other in experiment.added)
     ]
     return twice and Finding(
         "duplicated",
@@ -84,4 +94,12 @@ def duplicated_by_add_loss(subject):
         tuple(twice),
         "This penalty is in model.losses twice: by its regularizer and by add_loss.",
         "Take out one of the two.",
+    )
+
+
+def _is_close(term, other):
+    # Two ways to add up the same squares differ by rounding.
+    return all(
+        b is not None and math.isclose(a, b, rel_tol=1e-4)
+        for a, b in zip(term, other, strict=True)
     )

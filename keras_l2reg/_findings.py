@@ -4,6 +4,7 @@ Each check gets a `Subject`, what is known of the model, and returns a `Finding`
 something false. None of them changes the model.
 """
 
+import contextlib
 import math
 
 from keras import ops
@@ -14,11 +15,13 @@ from keras_l2reg._duplicates import (
     duplicated_regularizer,
     duplicated_term,
 )
+from keras_l2reg._experiment import number, penalty_of
 from keras_l2reg._scale_invariance import is_normalized
-from keras_l2reg._subject import Finding, l2_of, names_of, number
+from keras_l2reg._stale import stale_steps
+from keras_l2reg._subject import Finding, l2_of, live_strengths, names_of
 from keras_l2reg.attachment import regularizer_beside
 from keras_l2reg.measure import penalties
-from keras_l2reg.persistence import lost_on_save
+from keras_l2reg.persistence import lost_on_save, same_regularizer
 from keras_l2reg.selection import KERNEL_ROLES
 from keras_l2reg.weights import inner_model
 
@@ -44,8 +47,68 @@ def never_applied(subject):
     )
 
 
+def constraint_never_applied(subject):
+    weights = [w for w in subject.weights if _has_another_constraint(w)]
+    return weights and Finding(
+        "constraint-never-applied",
+        "error",
+        names_of(weights),
+        "The layer's constraint was set after the weight was made, so that it is shown "
+        "and saved, but not trained with.",
+        "Set the weight's own as well, layer.kernel.constraint = ..., and compile "
+        "again; or give the layer its constraint when it is constructed.",
+    )
+
+
+def _has_another_constraint(weight):
+    if weight.variable is None or not weight.attribute:
+        return False
+    # LoRA's factors have the kernel's regularizer, and no constraint.
+    if weight.variable.name.startswith("lora_"):
+        return False
+    name = weight.attribute.replace("_regularizer", "_constraint")
+    with contextlib.suppress(Exception):
+        shown = getattr(weight.holder, name, None)
+        return shown is not None and not same_regularizer(
+            shown, weight.variable.constraint
+        )
+    return False
+
+
+def no_penalty(subject):
+    weights = subject.trainable
+    if (
+        not weights
+        or any(w.regularizer is not None or _is_never_applied(w) for w in weights)
+        or any(_keras.decays_in(subject.model, w.variable) for w in subject.made)
+        or _keras.adds_losses(subject.model)
+        or (subject.batch is not None and subject.experiment.added)
+    ):
+        return None
+    return Finding(
+        "no-penalty",
+        "info",
+        names_of(subject.kernels or weights),
+        "No weight of the model has a penalty, and no weight decay reaches one.",
+        "Nothing, if none was meant; else L2AllWeights(model, l2=...) or attach(model, "
+        "...).",
+    )
+
+
+def not_built(subject):
+    if subject.weights or _keras.is_built_throughout(subject.model):
+        return None
+    return Finding(
+        "no-penalty",
+        "info",
+        (subject.model.name,),
+        "The model is not built: it has no weights, and so no penalty, as yet.",
+        "Call it once, or call model.build(input_shape), and audit it again.",
+    )
+
+
 def stale_trace(subject):
-    steps = _keras.stale_steps(subject.model, subject.batch)
+    steps = stale_steps(subject.model, subject.batch)
     return steps and Finding(
         "stale-trace",
         "error",
@@ -62,8 +125,8 @@ def half_precision(subject):
         w
         for w in subject.penalized
         if w.variable.dtype == "float16"
-        and not math.isfinite(number(w.regularizer(w.variable)))
-        and math.isfinite(number(w.regularizer(ops.cast(w.variable, "float32"))))
+        and not _is_finite(w.regularizer, w.variable)
+        and _is_finite(w.regularizer, ops.cast(w.variable, "float32"))
     ]
     return weights and Finding(
         "half-precision",
@@ -75,10 +138,15 @@ def half_precision(subject):
     )
 
 
+def _is_finite(regularizer, weight):
+    penalty = penalty_of(regularizer, weight)
+    return penalty is not None and math.isfinite(penalty)
+
+
 def lost(subject):
     model = subject.model
     inner = inner_model(model)
-    names = lost_on_save(inner)
+    names = _lost_names(inner, subject.weights)
     if inner is not model:
         # What a wrapper put on, it saves by itself.
         own = {
@@ -98,9 +166,43 @@ def lost(subject):
     )
 
 
+def _lost_names(model, weights):
+    with contextlib.suppress(Exception):
+        return lost_on_save(model)
+    # It tries out each layer's attribute, which on some layer can't be set, and asks
+    # for the regularizers' configs, which some don't have.
+    return [w.name for w in weights if w.regularizer is not None and not _is_saved(w)]
+
+
+def _is_saved(weight):
+    """Whether the config of the weight's own layer names its regularizer."""
+    with contextlib.suppress(Exception):
+        return (
+            weight.attribute is not None
+            and same_regularizer(weight.slot_value, weight.regularizer)
+            and weight.attribute.strip("_") in weight.holder.get_config()
+        )
+    return False
+
+
+def exclusions_lost(subject):
+    variables = [w.variable for w in subject.made]
+    back = {id(v) for v in _keras.decay_comes_back_on_load(subject.model, variables)}
+    weights = [w for w in subject.made if id(w.variable) in back]
+    return weights and Finding(
+        "lost-on-save",
+        "warning",
+        names_of(weights),
+        "The optimizer leaves these weights out of its weight decay, which its config "
+        "does not carry: a loaded model decays them too.",
+        "Call set_weight_decay(...), or optimizer.exclude_from_weight_decay(...), "
+        "again on the loaded model before it trains.",
+    )
+
+
 def last_layer_only(subject):
-    with_penalty = [w for w in subject.kernels if w.regularizer]
-    without = [w for w in subject.kernels if not w.regularizer]
+    with_penalty = [w for w in subject.kernels if w.regularizer is not None]
+    without = [w for w in subject.kernels if w.regularizer is None]
     forgotten = [w for w in without if not _is_never_applied(w)]
     if not with_penalty or not forgotten:
         return None
@@ -124,12 +226,40 @@ def last_layer_only(subject):
     )
 
 
+def partly_covered(subject):
+    kernels = [w for w in subject.kernels if w.regularizer is not None]
+    live = {w.name: live_strengths(w.regularizer) for w in kernels}
+    # Of several live strengths, a wrapper's own is the one that its `l2` changes.
+    own = _own_strengths(subject.model, live.values())
+    reached = [w for w in kernels if own & live[w.name]]
+    missed = [w for w in kernels if not own & live[w.name]]
+    return (
+        reached
+        and missed
+        and Finding(
+            "partly-covered",
+            "warning",
+            names_of(missed),
+            "The live strength does not reach these kernels, which had a regularizer "
+            "of their own: they keep it, whatever the strength is set to.",
+            "Wrap or attach with existing='replace', or 'add', if they were not left "
+            "out on purpose.",
+        )
+    )
+
+
+def _own_strengths(model, live):
+    """The live strengths that a wrapper owns; of a bare model, all that there are."""
+    everywhere = set().union(*live)
+    mine = {id(v) for v in model.variables} & everywhere
+    return everywhere if inner_model(model) is model else mine
+
+
 def double_decay(subject):
     weights = [
         w
         for w in subject.penalized
-        if l2_of(w)
-        and _keras.decays(_keras.optimizer_for(subject.model, w.variable), w.variable)
+        if l2_of(w) and _keras.decays_in(subject.model, w.variable)
     ]
     return weights and Finding(
         "double-decay",
@@ -142,8 +272,11 @@ def double_decay(subject):
     )
 
 
+_NORM_OR_BIAS = ("bias", "scale", "shift")
+
+
 def norm_or_bias(subject):
-    weights = [w for w in subject.penalized if w.role in ("bias", "scale", "shift")]
+    weights = [w for w in subject.penalized if w.role in _NORM_OR_BIAS]
     return weights and Finding(
         "norm-or-bias",
         "warning",
@@ -154,11 +287,28 @@ def norm_or_bias(subject):
     )
 
 
+def decays_bias_or_norm(subject):
+    weights = [
+        w
+        for w in subject.made
+        if w.role in _NORM_OR_BIAS and _keras.decays_in(subject.model, w.variable)
+    ]
+    return weights and Finding(
+        "decays-bias-or-norm",
+        "warning",
+        names_of(weights),
+        "The optimizer's weight_decay reaches biases, scales or shifts: Keras decays "
+        "every trainable weight, and saves no exclusions.",
+        "Call set_weight_decay(model.optimizer, model, rate), which decays kernels "
+        "only; after each load again.",
+    )
+
+
 def dominates(subject):
     if subject.batch is None:
         return None
     data_loss = _keras.fresh_data_loss(subject.model)
-    data = number(data_loss(subject.batch[1], subject.forward[0]))
+    data = number(data_loss(subject.batch[1], subject.outputs))
     now = penalties(subject.model)
     total = sum(now.values())
     if not total > subject.max_share * abs(data):
@@ -175,7 +325,11 @@ def dominates(subject):
 
 def frozen(subject):
     trainable = {w.name for w in subject.trainable}
-    weights = [w for w in subject.weights if w.regularizer and w.name not in trainable]
+    weights = [
+        w
+        for w in subject.weights
+        if w.regularizer is not None and w.name not in trainable
+    ]
     return weights and Finding(
         "frozen",
         "info",
@@ -219,6 +373,8 @@ def scale_invariant(subject):
         for w in subject.penalized
         if w.role in KERNEL_ROLES
         and l2_of(w)
+        # A weight of the model itself belongs to no layer of the graph.
+        and w.layers
         and is_normalized(w.layers[-1], consumers)
     ]
     return weights and Finding(
@@ -233,17 +389,23 @@ def scale_invariant(subject):
 
 CHECKS = (
     never_applied,
+    constraint_never_applied,
     stale_trace,
     half_precision,
     duplicated_regularizer,
     duplicated_term,
     duplicated_by_add_loss,
     lost,
+    exclusions_lost,
     last_layer_only,
+    partly_covered,
     double_decay,
     norm_or_bias,
+    decays_bias_or_norm,
     dominates,
     frozen,
     coupled_adaptive,
     scale_invariant,
+    no_penalty,
+    not_built,
 )

@@ -6,10 +6,12 @@ Each function names one thing that public Keras does not offer;
 
 import collections
 import contextlib
-import re
+import functools
+import sys
 import types
 
 import keras
+import numpy as np
 from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.trainers.compile_utils import MetricsList
 
@@ -255,9 +257,46 @@ def optimizer_for(model, variable):
 
 def decays(optimizer, variable):
     """Whether the optimizer's own weight decay reaches `variable`."""
-    return bool(
-        getattr(optimizer, "weight_decay", None)
-        and optimizer._use_weight_decay(variable)
+    rate = getattr(optimizer, "weight_decay", None)
+    if hasattr(optimizer, "adam_weight_decay") and optimizer._should_use_adamw(
+        variable
+    ):
+        # Muon hands the weights that are no matrices to an Adam of its own.
+        rate = optimizer.adam_weight_decay
+    return bool(rate and optimizer._use_weight_decay(variable))
+
+
+def decays_in(model, variable):
+    """Whether the optimizer that `model` was compiled with decays `variable`."""
+    return decays(optimizer_for(model, variable), variable)
+
+
+def decay_comes_back_on_load(model, variables):
+    """Those of `variables` that decay again once the model was saved and loaded.
+
+    Found by trying: Keras' optimizers leave their exclusions out of their configs.
+    """
+    loaded, found = {}, []
+    for variable in variables:
+        optimizer = optimizer_for(model, variable)
+        if optimizer is None or decays(optimizer, variable):
+            continue
+        if id(optimizer) not in loaded:
+            loaded[id(optimizer)] = None
+            # One of the user's own need not be saved at all.
+            with contextlib.suppress(Exception):
+                config = optimizer.get_config()
+                loaded[id(optimizer)] = type(optimizer).from_config(config)
+        if decays(loaded[id(optimizer)], variable):
+            found.append(variable)
+    return found
+
+
+def adds_losses(model):
+    """Whether a call puts terms into `model.losses`, as far as can be told."""
+    return bool(losses_of_calls(model)) or any(
+        getattr(layer, "activity_regularizer", None) is not None
+        for layer in all_layers(model)
     )
 
 
@@ -304,144 +343,81 @@ def losses_kept(model):
             layer._loss_ids.update(ids)
 
 
-def stale_steps(model, batch=None):
-    """Those of "train", "test" whose compiled step is not what the model now says.
+_RUNS = (
+    *("fit", "evaluate", "predict"),
+    *("train_on_batch", "test_on_batch", "predict_on_batch"),
+)
 
-    The program that the step was compiled from is compared with a fresh trace;
-    nothing runs. TensorFlow remembers the shapes that it traced. JAX does not, so
-    there every batch size up to that of `batch` is asked for. torch runs eagerly.
-    A step that can't be traced again, or not twice alike, is not called stale.
+
+def runs_with(model):
+    """The calls of `fit` and its kin, in any thread, that use some of these weights.
+
+    Returns:
+        A list of `(method name, the model that runs, thread identifier)`.
     """
-    programs = {"tensorflow": _tf_programs, "jax": _jax_programs}
-    compare = programs.get(keras.backend.backend())
-    stale = []
-    for step in traced_functions(model) if compare else ():
-        # A step of the user's own may do anything when traced; then we can't tell.
-        with contextlib.suppress(Exception), losses_kept(model):
-            if any(
-                new() != old and new() == new()
-                for old, new in compare(model, step, batch)
-            ):
-                stale.append(step)
-    return stale
+    mine = {id(v) for v in model.variables}
+    found = []
+    for thread, frame in sys._current_frames().items():
+        while frame is not None:
+            if frame.f_code.co_name in _RUNS:
+                runner = frame.f_locals.get("self")
+                if isinstance(runner, keras.Model) and (
+                    runner is model or any(id(v) in mine for v in runner.variables)
+                ):
+                    found.append((frame.f_code.co_name, runner, thread))
+            frame = frame.f_back
+    return found
 
 
-def _within(function, wanted):
-    """The first of the callables that `function` closes over that is `wanted`."""
-    seen, todo = set(), [function]
-    while todo:
-        candidate = todo.pop()
-        if id(candidate) in seen:
-            continue
-        seen.add(id(candidate))
-        if wanted(candidate):
-            return candidate
-        python = getattr(candidate, "python_function", candidate)
-        cells = getattr(python, "__closure__", None) or ()
-        todo += [c.cell_contents for c in cells if callable(c.cell_contents)]
-    return None
+def added_losses_at(model, x, moved=()):
+    """Outputs and `add_loss` terms of a call with other values for some variables.
+
+    Nothing is assigned: the values stand in for the variables during the call.
+
+    Args:
+        model: A built `keras.Model`.
+        x: Its inputs, as for a call.
+        moved: Iterable of `(variable, value)`. Defaults to none.
+
+    Returns:
+        The outputs, and a list of scalar tensors: the terms of activity regularizers
+        and of `add_loss`, without the penalties of weights.
+    """
+    moved = {id(variable): value for variable, value in moved}
+    values = [
+        [moved.get(id(v), v.value) for v in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    ]
+    with losses_kept(model):
+        outputs, _, losses = model.stateless_call(*values, x, return_losses=True)
+    penalized = sum(v.regularizer is not None for v in model.trainable_weights)
+    return outputs, losses[: len(losses) - penalized]
 
 
-def _fresh_step(model, step, wrap=lambda function: function):
-    function = getattr(model, f"{step}_step")
-    # A new function: caches must not take it for the one they know.
-    return model._make_function(wrap(lambda *args: function(*args)))
+def example_inputs(model):
+    """Nests of arrays that a built model may take as inputs, the likeliest first.
+
+    What Keras knows of them is the shape, and for a graph of layers the type.
+    """
+    graph = getattr(model, "_functional", None) or model
+    if hasattr(graph, "_nodes_by_depth"):
+        return [
+            keras.tree.map_structure(lambda t: _example(t.shape, t.dtype), graph.input)
+        ]
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if shape is None:
+        return []
+    return [
+        keras.tree.map_shape_structure(functools.partial(_example, dtype=dtype), shape)
+        for dtype in (model.input_dtype, "int32")
+    ]
 
 
-def _tf_programs(model, step, batch):
-    def is_step(f):
-        return hasattr(f, "_list_all_concrete_functions") and (
-            f.__name__ == "one_step_on_data"
-        )
-
-    def program(concrete):
-        # Only what depends on a variable: a first trace also makes the variables.
-        live, operations = set(), collections.Counter()
-        for op in concrete.graph.get_operations():
-            sources = [tensor.op for tensor in op.inputs]
-            if op.type == "ReadVariableOp" or live.intersection(sources):
-                live.add(op)
-                shapes = str([tensor.shape for tensor in op.outputs])
-                values = [
-                    source.get_attr("value").SerializeToString()
-                    for source in sources
-                    if source.type == "Const"
-                ]
-                operations[op.type, shapes, *values] += 1
-        return operations
-
-    traced = _within(getattr(model, f"{step}_function"), is_step)
-    for concrete in traced._list_all_concrete_functions() if traced else ():
-        args, kwargs = concrete.structured_input_signature
-
-        def new(args=args, kwargs=kwargs):
-            fresh = _within(_fresh_step(model, step), is_step)
-            return program(fresh.get_concrete_function(*args, **kwargs))
-
-        yield program(concrete), new
-
-
-def _jax_programs(model, step, batch):
-    import jax
-
-    def is_step(f):
-        return hasattr(f, "trace") and hasattr(f, "lower")
-
-    def program(traced):
-        text = re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr))
-        values = [repr(jax.device_get(c).tolist()) for c in traced.jaxpr.consts]
-        return text, values
-
-    traced = _within(getattr(model, f"{step}_function"), is_step)
-    if traced is None or batch is None:
-        return
-    sync_state(model)
-    parts = [model.trainable_variables, model.non_trainable_variables]
-    parts += [model.optimizer.variables] if step == "train" else []
-    parts += [model.metrics_variables]
-    state = tuple([v.value for v in variables] for variables in parts)
-    for size in range(1, len(jax.tree.leaves(batch)[0]) + 1):
-        data = jax.tree.map(lambda leaf, size=size: _as_fit_sees(leaf, size), batch)
-        try:
-            with _tracing_refused(model):
-                old = program(traced.trace(state, data))
-        except _NotTraced:
-            continue
-
-        def new(data=data):
-            fresh = _within(_fresh_step(model, step, jax.jit), is_step)
-            return program(fresh.trace(state, data))
-
-        yield old, new
-
-
-def _as_fit_sees(leaf, size):
-    import jax
-
-    leaf = jax.numpy.asarray(leaf)
-    is_float = jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
-    dtype = keras.config.floatx() if is_float else leaf.dtype
-    return jax.ShapeDtypeStruct((size, *leaf.shape[1:]), dtype)
-
-
-class _NotTraced(Exception):
-    """The compiled step was never traced for this shape."""
-
-
-@contextlib.contextmanager
-def _tracing_refused(model):
-    """Within, a step that would have to be traced anew raises `_NotTraced`."""
-
-    def refuse(*args, **kwargs):
-        raise _NotTraced
-
-    methods = ("compute_loss_and_updates", "stateless_call")
-    vars(model).update(dict.fromkeys(methods, refuse))
-    try:
-        yield
-    finally:
-        for method in methods:
-            del vars(model)[method]
+def _example(shape, dtype):
+    shape = [2 if size is None else size for size in shape]
+    if not keras.backend.is_float_dtype(dtype):
+        return np.zeros(shape, keras.backend.standardize_dtype(dtype))
+    return np.random.default_rng(0).uniform(size=shape).astype("float32")
 
 
 def loss_gradients(model, x, y, sample_weight=None):

@@ -81,15 +81,22 @@ def _is_linear(activation):
 
 def _all_normalize(layer, consumers, biased):
     """`biased` is the layer whose bias is in the signal, or `None`."""
-    following = consumers.get(id(layer), [])
-    return bool(following) and all(
-        _takes_scale_out(operation, biased)
-        or (
-            _hands_on(operation, biased)
-            and _all_normalize(operation, consumers, biased)
-        )
-        for operation in following
-    )
+    # No recursion: a chain of layers may be longer than Python's stack. A shared
+    # layer may even lead back to itself; what counts is where its output gets out.
+    seen, todo = {id(layer)}, [layer]
+    while todo:
+        following = consumers.get(id(todo.pop()), [])
+        for operation in following:
+            if _takes_scale_out(operation, biased):
+                continue
+            if not _hands_on(operation, biased):
+                return False
+            if id(operation) not in seen:
+                seen.add(id(operation))
+                todo.append(operation)
+        if not following:
+            return False
+    return True
 
 
 def _takes_scale_out(operation, biased):

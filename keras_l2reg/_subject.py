@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import functools
-import math
 
 import keras
 from keras import ops
 
 from keras_l2reg import _keras
+from keras_l2reg._experiment import Experiment
+from keras_l2reg.regularizers import Scaled, Sum
 from keras_l2reg.selection import KERNEL_ROLES
 from keras_l2reg.stock import to_stock
 from keras_l2reg.weights import find_weights
@@ -67,40 +68,33 @@ class Subject:
     @functools.cached_property
     def penalized(self):
         """Trainable weights whose penalty is in `model.losses`."""
-        return [w for w in self.trainable if w.variable is not None and w.regularizer]
+        return [w for w in self.made if w.regularizer is not None]
+
+    @functools.cached_property
+    def made(self):
+        """Trainable weights that exist already."""
+        return [w for w in self.trainable if w.variable is not None]
 
     @functools.cached_property
     def kernels(self):
         return [w for w in self.trainable if w.role in KERNEL_ROLES]
 
     @functools.cached_property
-    def forward(self):
-        """Outputs and terms of `model.losses` for the batch, or `None` and terms."""
-        model = self.model
+    def inputs(self):
+        """The batch's inputs as tensors, or `None` without a batch."""
         if self.batch is None:
-            return None, model.losses
-        values = [
-            [v.value for v in variables]
-            for variables in (model.trainable_variables, model.non_trainable_variables)
-        ]
-        x = keras.tree.map_structure(ops.convert_to_tensor, self.batch[0])
-        with _keras.losses_kept(model):
-            outputs, _, losses = model.stateless_call(*values, x, return_losses=True)
-        return outputs, losses
+            return None
+        return keras.tree.map_structure(ops.convert_to_tensor, self.batch[0])
 
     @functools.cached_property
-    def added_losses(self):
-        """The numbers that `add_loss` and activity regularizers have put in."""
-        terms = self.forward[1]
-        numbers = [number(term) for term in terms[: len(terms) - len(self.penalized)]]
-        return [n for n in numbers if n is not None and math.isfinite(n) and n != 0]
+    def experiment(self):
+        """What becomes of the loss's terms when the weights are moved."""
+        return Experiment(self)
 
-
-def number(tensor):
-    # What a traced step has left behind is no number.
-    with contextlib.suppress(Exception):
-        return float(ops.convert_to_numpy(tensor))
-    return None
+    @functools.cached_property
+    def outputs(self):
+        """The model's outputs for the batch."""
+        return _keras.added_losses_at(self.model, self.inputs)[0]
 
 
 def names_of(weights):
@@ -113,3 +107,21 @@ def l2_of(weight):
     with contextlib.suppress(Exception):
         return float(to_stock(weight.regularizer).get_config()["l2"])
     return 0.0
+
+
+def live_strengths(regularizer):
+    """The ids of the variables that a penalty's strength is read from.
+
+    >>> from keras_l2reg import L2
+    >>> strength = keras.Variable(0.1)
+    >>> added = Sum([keras.regularizers.L1(), Scaled(L2(strength), 0.5)])
+    >>> live_strengths(added) == {id(strength)}
+    True
+    """
+    if isinstance(regularizer, Scaled):
+        return live_strengths(regularizer.regularizer)
+    if isinstance(regularizer, Sum):
+        return set().union(*map(live_strengths, regularizer.regularizers))
+    # Those of a user's own keep theirs wherever they like, as attributes at best.
+    values = getattr(regularizer, "__dict__", {}).values()
+    return {id(value) for value in values if isinstance(value, keras.Variable)}

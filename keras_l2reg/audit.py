@@ -1,20 +1,24 @@
 """audit: what about a model's penalties is not as it seems.
 
-| code             | severity | what                                                  |
-|------------------|----------|-------------------------------------------------------|
-| never-applied    | error    | layer attribute set after build: shown, not trained   |
-| stale-trace      | error    | penalties changed since `fit` or `evaluate` traced    |
-| half-precision   | error    | the penalty overflows float16                         |
-| duplicated       | error    | several terms are one and the same penalty            |
-| lost-on-save     | warning  | the config does not carry the penalty                 |
-| last-layer-only  | warning  | only the final layer's kernel has a penalty           |
-| uncovered        | warning  | kernels without a penalty, while others have one      |
-| double-decay     | warning  | L2 and the optimizer's `weight_decay` on one weight   |
-| norm-or-bias     | warning  | a bias or a normalization's weight has a penalty      |
-| dominates        | warning  | the penalty outweighs the data's loss (wants a batch) |
-| frozen           | info     | the weight is frozen, its penalty is left out         |
-| coupled-adaptive | info     | L2 with an Adam-like optimizer is no weight decay     |
-| scale-invariant  | info     | a normalization takes the kernel's scale out again    |
+| code                     | severity | what                                           |
+|--------------------------|----------|------------------------------------------------|
+| never-applied            | error    | set on a built layer: shown, not trained with  |
+| constraint-never-applied | error    | the same, of a constraint                      |
+| stale-trace              | error    | penalties changed since the step was compiled  |
+| half-precision           | error    | the penalty overflows float16                  |
+| duplicated               | error    | several terms are one and the same penalty     |
+| lost-on-save             | warning  | the config drops the penalty, or exclusions    |
+| last-layer-only          | warning  | only the final layer's kernel has a penalty    |
+| uncovered                | warning  | some kernels have a penalty, others none       |
+| partly-covered           | warning  | kernels that a live strength does not reach    |
+| double-decay             | warning  | L2 and the optimizer's decay on one weight     |
+| norm-or-bias             | warning  | a bias, scale or shift has a penalty           |
+| decays-bias-or-norm      | warning  | the optimizer decays biases, scales or shifts  |
+| dominates                | warning  | the penalty outweighs the data (wants a batch) |
+| frozen                   | info     | the weight is frozen, its penalty is left out  |
+| coupled-adaptive         | info     | L2 with an Adam-like optimizer is no decay     |
+| scale-invariant          | info     | a normalization undoes the kernel's scale      |
+| no-penalty               | info     | no weight has a penalty                        |
 
 `keras_l2reg.guide` has a page on each: what happens in plain Keras, why, and the way.
 
@@ -25,8 +29,11 @@
 ['last-layer-only']
 """
 
+import threading
+
 import keras
 
+from keras_l2reg import _keras
 from keras_l2reg._findings import CHECKS
 from keras_l2reg._subject import Finding, Subject
 from keras_l2reg._tables import Table
@@ -97,6 +104,7 @@ def audit(model, x=None, y=None, *, max_share=1.0):
         TypeError: `model` is no `keras.Model`.
         ValueError: a bad share, or a batch for a model that is not built and
             compiled with a loss.
+        RuntimeError: another thread trains or runs the model.
 
     Example:
 
@@ -110,9 +118,23 @@ def audit(model, x=None, y=None, *, max_share=1.0):
     versus Batch and Weight Normalization](https://arxiv.org/abs/1706.05350), 2017.
     """
     _check_arguments(model, x, y, max_share)
+    _check_idle(model)
     subject = Subject(model, None if x is None else (x, y), max_share)
     found = [finding for check in CHECKS if (finding := check(subject))]
     return Findings(sorted(found, key=lambda f: _SEVERITIES.index(f.severity)))
+
+
+def _check_idle(model):
+    """Raise where another thread runs the model; sync it where this thread does."""
+    for method, runner, thread in _keras.runs_with(model):
+        if thread != threading.get_ident():
+            raise RuntimeError(
+                "Expected a model that no other thread trains or runs, which the audit "
+                f"would disturb. Received: model={model.name!r}, in `{method}` in "
+                "another thread. Wait until that has ended, or call `audit` in a "
+                "callback, which runs in the same thread"
+            )
+        _keras.sync_state(runner)
 
 
 def _check_arguments(model, x, y, max_share):

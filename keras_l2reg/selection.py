@@ -202,8 +202,8 @@ def _matches(weight, pattern, model):
     if isinstance(pattern, str):
         return fnmatch.fnmatchcase(weight.name, pattern)
     # The model itself is left out of `layers`, and stands around all of its weights.
-    root = getattr(model, "wrapped_model", model)
-    return any(isinstance(layer, pattern) for layer in (root, *weight.layers))
+    around = (inner_model(model), *weight.layers)
+    return any(isinstance(layer, pattern) for layer in around)
 
 
 def _shown(pattern):

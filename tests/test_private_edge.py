@@ -1,4 +1,6 @@
-"""Fails loudly if Keras changes what `keras_l2reg/_keras.py` leans on."""
+"""Fails loudly if Keras changes what `_keras.py` and `_stale.py` lean on."""
+
+import threading
 
 import keras
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from keras import layers, ops
 from models import VECTORS, around
 
-from keras_l2reg import _keras
+from keras_l2reg import _keras, _stale
 
 TARGETS = np.ones((4, 2), "float32")
 BACKEND = keras.backend.backend()
@@ -207,6 +209,128 @@ def test_optimizer_for_and_decays():
     assert not _keras.decays(optimizer, kernel)
 
 
+@pytest.mark.skipif(not hasattr(keras.optimizers, "Muon"), reason="as of Keras 3.12")
+def test_decays_where_an_optimizer_has_two_rates():
+    model = network()
+    kernel, bias = model.get_layer("b").kernel, model.get_layer("b").bias
+    for matrices, others in ((0.1, None), (None, 0.1)):
+        muon = keras.optimizers.Muon(weight_decay=matrices, adam_weight_decay=others)
+        assert _keras.decays(muon, kernel) == (matrices is not None)
+        assert _keras.decays(muon, bias) == (others is not None)
+
+
+def test_exclusions_from_decay_are_not_in_the_config():
+    model = network()
+    kernel, bias = model.get_layer("b").kernel, model.get_layer("b").bias
+    optimizer = keras.optimizers.AdamW()
+    model.compile(optimizer)
+    assert _keras.decays_in(model, kernel)
+    assert _keras.decay_comes_back_on_load(model, [kernel, bias]) == []
+    optimizer.exclude_from_weight_decay([bias])
+    assert _keras.decay_comes_back_on_load(model, [kernel, bias]) == [bias]
+    model.compile(keras.optimizers.SGD())
+    assert _keras.decay_comes_back_on_load(model, [kernel, bias]) == []
+
+
+def test_adds_losses():
+    assert not _keras.adds_losses(network())
+    activity = layers.Dense(2, activity_regularizer="l2")
+    assert _keras.adds_losses(keras.Sequential([activity]))
+    penalized = around(layers.Dense(2, kernel_regularizer="l2"), shape=(6,))
+    assert not _keras.adds_losses(penalized)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_runs_with(method):
+    """Keras' methods are found on the stack, under their names, with their model."""
+
+    class Looks(keras.callbacks.Callback):
+        def look(self, *args, **kwargs):
+            seen.extend(_keras.runs_with(inner))
+            assert _keras.runs_with(network()) == []
+
+        on_train_batch_end = on_test_batch_end = on_predict_batch_end = look
+
+    seen, inner = [], network()
+    outer = keras.Sequential([keras.Input((6,)), inner])
+    outer.compile("sgd", "mse")
+    targets = () if method == "predict" else (TARGETS,)
+    getattr(outer, method)(VECTORS, *targets, verbose=0, callbacks=[Looks()])
+    assert (method, outer, threading.get_ident()) in seen
+    assert _keras.runs_with(inner) == []
+
+
+@pytest.mark.parametrize(
+    "method", ["train_on_batch", "test_on_batch", "predict_on_batch"]
+)
+def test_runs_with_a_method_for_one_batch(method):
+    class Looks(layers.Layer):
+        def call(self, x):
+            seen.extend(_keras.runs_with(self))
+            return x * self.w
+
+        def build(self, shape):
+            self.w = self.add_weight(shape=())
+
+    seen = []
+    model = keras.Sequential([keras.Input((6,)), Looks()])
+    model.compile("sgd", "mse", run_eagerly=True)
+    arguments = (VECTORS,) if method == "predict_on_batch" else (VECTORS, VECTORS)
+    getattr(model, method)(*arguments)
+    assert method in [found for found, _, _ in seen]
+
+
+def test_added_losses_at():
+    layer = layers.Dense(
+        2,
+        use_bias=False,
+        kernel_initializer="ones",
+        kernel_regularizer="l2",
+        activity_regularizer=keras.regularizers.L2(1.0),
+    )
+    model = around(layer, layers.Dropout(0.5), shape=(6,))
+    model(VECTORS)
+    before = [float(ops.convert_to_numpy(term)) for term in model.losses]
+    x = ops.ones((1, 6))
+    for value in (1.0, 3.0):
+        moved = [(layer.kernel, value * ops.ones((6, 2)))]
+        outputs, [term] = _keras.added_losses_at(model, x, moved)
+        np.testing.assert_allclose(ops.convert_to_numpy(outputs), 6 * value, rtol=1e-6)
+        # The sum over two units, over the one sample.
+        expected = 2 * (6 * value) ** 2
+        assert float(ops.convert_to_numpy(term)) == pytest.approx(expected)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer.kernel), 1.0)
+    assert [float(ops.convert_to_numpy(term)) for term in model.losses] == before
+
+
+def test_example_inputs():
+    def shapes(model):
+        return keras.tree.map_structure(
+            lambda x: (x.shape, str(x.dtype)), _keras.example_inputs(model)
+        )
+
+    inputs = {"a": keras.Input((3, None)), "b": keras.Input((2,), dtype="int32")}
+    graph = keras.Model(inputs, inputs["a"])
+    expected = {"a": ((2, 3, 2), "float32"), "b": ((2, 2), "int32")}
+    assert shapes(graph) == [expected]
+    assert shapes(keras.Sequential([keras.Input((3,)), layers.ReLU()])) == [
+        ((2, 3), "float32")
+    ]
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Own()
+    assert _keras.example_inputs(model) == []
+    model(VECTORS)
+    assert shapes(model) == [((4, 6), "float32"), ((4, 6), "int32")]
+
+
 @pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="as of Keras 3.15"
 )
@@ -259,11 +383,66 @@ def test_compiled_steps_are_found():
     model = network()
     model.compile("sgd", "mse")
     model.fit(VECTORS, TARGETS, batch_size=2, verbose=0)
-    programs = {"tensorflow": _keras._tf_programs, "jax": _keras._jax_programs}
+    programs = {"tensorflow": _stale._tf_programs, "jax": _stale._jax_programs}
     pairs = list(programs[BACKEND](model, "train", (VECTORS, TARGETS)))
     assert len(pairs) == 1
     old, new = pairs[0]
     assert old and old == new()
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.function")
+def test_a_first_trace_that_made_variables_is_not_in_use():
+    import tensorflow as tf
+
+    made = []
+
+    def step(x):
+        made[:] = made or [tf.Variable(2.0)]
+        return x * made[0]
+
+    makes, plain = tf.function(step), tf.function(lambda x: x * 2.0)
+    for function in (makes, plain):
+        function(tf.ones(()))
+    assert len(makes._list_all_concrete_functions()) == 2
+    [used] = _stale._tf_traces_in_use(makes)
+    assert used is not makes._concrete_variable_creation_fn
+    assert len(_stale._tf_traces_in_use(plain)) == 1
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.function")
+def test_programs_of_tensorflow_are_told_apart():
+    import tensorflow as tf
+
+    def program(function):
+        step = tf.function(function).get_concrete_function(tf.ones((2,)))
+        return _stale._tf_program(step.graph)
+
+    a, b = tf.Variable([1.0, 2.0]), tf.Variable([1.0, 2.0])
+    big = [tf.constant(np.full(10_000, value, "float32")) for value in (1.0, 2.0)]
+
+    def loop(limit):
+        def step(i, x):
+            return i + 1, x * a
+
+        return lambda x: tf.while_loop(lambda i, x: i < limit, step, (0, x))
+
+    programs = {
+        "of a": lambda x: x + a,
+        "of b": lambda x: x + b,
+        "of a and b": lambda x: (x * a) + b,
+        "of b and a": lambda x: (x * b) + a,
+        "a constant": lambda x: x * (0.1 * a),
+        "another": lambda x: x * (0.2 * a),
+        "the same elsewhere": lambda x: (0.1 * x) * a,
+        "a captured tensor": lambda x: x + a * tf.reduce_sum(big[0]),
+        "another tensor": lambda x: x + a * tf.reduce_sum(big[1]),
+        "within a loop": loop(3),
+        "within another": loop(4),
+    }
+    found = {name: program(function) for name, function in programs.items()}
+    for name, function in programs.items():
+        same = [other for other in found if found[other] == program(function)]
+        assert same == [name]
 
 
 @never_stale_on_torch
@@ -272,9 +451,9 @@ def test_stale_steps():
     model.compile("sgd", "mse")
     model.fit(VECTORS, TARGETS, verbose=0)
     batch = VECTORS, TARGETS
-    assert _keras.stale_steps(model, batch) == []
+    assert _stale.stale_steps(model, batch) == []
     model.get_layer("b").kernel.regularizer = keras.regularizers.L2(1.0)
-    assert _keras.stale_steps(model, batch) == ["train"]
+    assert _stale.stale_steps(model, batch) == ["train"]
 
 
 def test_loss_gradients():

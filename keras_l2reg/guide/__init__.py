@@ -54,6 +54,7 @@ The places disagree:
 | page | what happens in plain Keras |
 |---|---|
 | [never-applied][] | set on a built layer: shown, saved, not trained |
+| [constraint-never-applied][] | the same with a constraint |
 | [lost-on-save][] | set on the weight: gone after save, load, clone |
 | [stale-trace][] | set after `fit`: the old step goes on |
 | [LoRA][] | set on a LoRA layer's kernel: gone at once |
@@ -64,6 +65,8 @@ They agree, on something else than you meant:
 |---|---|
 | [last-layer-only][] | one layer has a penalty, the others none |
 | [uncovered][] | some kernels were forgotten |
+| [partly-covered][] | one live strength, and kernels that have another |
+| [no-penalty][] | no weight has a penalty at all |
 | [norm-or-bias][] | biases and scales were not meant |
 | [duplicated][] | several terms are the last layer's |
 | [frozen][] | a frozen weight's penalty leaves the loss |
@@ -76,6 +79,7 @@ They agree, and L2 is not what it is taken for:
 | page | what happens in plain Keras |
 |---|---|
 | [double-decay][] | L2 and `weight_decay` on one weight |
+| [decays-bias-or-norm][] | `weight_decay` on biases and scales too |
 | [coupled-adaptive][] | L2 with Adam is no weight decay |
 | [scale-invariant][] | L2 before a normalization |
 
@@ -90,11 +94,14 @@ answers; `tune`, the search for a strength; `pretrained`, a gentler penalty on a
 backbone; `custom_loop`, without `fit`; `distributed`, on many devices.
 
 [never-applied]: guide/never_applied.html
+[constraint-never-applied]: guide/constraint_never_applied.html
 [lost-on-save]: guide/lost_on_save.html
 [stale-trace]: guide/stale_trace.html
 [LoRA]: guide/lora.html
 [last-layer-only]: guide/last_layer_only.html
 [uncovered]: guide/uncovered.html
+[partly-covered]: guide/partly_covered.html
+[no-penalty]: guide/no_penalty.html
 [norm-or-bias]: guide/norm_or_bias.html
 [duplicated]: guide/duplicated.html
 [frozen]: guide/frozen.html
@@ -102,6 +109,7 @@ backbone; `custom_loop`, without `fit`; `distributed`, on many devices.
 [dominates]: guide/dominates.html
 [half-precision]: guide/half_precision.html
 [double-decay]: guide/double_decay.html
+[decays-bias-or-norm]: guide/decays_bias_or_norm.html
 [coupled-adaptive]: guide/coupled_adaptive.html
 [scale-invariant]: guide/scale_invariant.html
 [Strengths]: guide/strengths.html

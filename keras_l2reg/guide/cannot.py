@@ -45,12 +45,15 @@ changes nothing.
 
 **Decay by halves.** An optimizer has one decay rate: `set_weight_decay` takes
 multipliers of 0 and 1 only, and a `MultiOptimizer` wants a call for each of its own.
-Keras saves the rate without the exclusions: call it again after load.
+Keras saves the rate without the exclusions: call it again after load. What a file's
+optimizer excluded before it was saved can't be known any more; `audit` says so before.
 
 **What `audit` does not see.** On JAX without a batch, whether the step is stale; in any
 case a step that is traced otherwise each time. `add_loss` terms of a model that was not
-called eagerly, without a batch. What follows a kernel, in a subclassed model, where
-there is no graph to walk. A penalty that a training step of your own adds.
+called eagerly, without a batch. Two `add_loss` terms that are one and the same only at
+these weights. What follows a kernel, in a subclassed model, where
+there is no graph to walk. A penalty that a training step of your own adds. While
+another thread trains the model, it refuses; in a callback of that `fit` it works.
 
 **What the battery leaves out.** `keras_l2reg.testing.check_model` runs on all kinds of
 layers, on `keras.applications` and on KerasHub's backbones (`tests/models.py`,

@@ -25,7 +25,9 @@ weights by itself. AdamW does so by default, with `weight_decay=0.004`.
 
 >>> from keras_l2reg import audit, set_weight_decay
 >>> [(finding.code, finding.where) for finding in audit(model)]
-[('double-decay', ('out/kernel',))]
+[('double-decay', ('out/kernel',)), ('decays-bias-or-norm', ('out/bias',))]
+
+The second is [a page of its own](decays_bias_or_norm.html).
 
 **With keras_l2reg** choose one. The penalty is part of the loss; for decay, the same
 rule picks the same weights, biases and normalizations left out:

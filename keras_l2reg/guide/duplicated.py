@@ -25,6 +25,9 @@ and a shared layer that adds its penalty in `call`, once for each use.
 >>> [f.where for f in audit(model) if f.code == "duplicated"]
 [('a/kernel', 'b/kernel')]
 
+Two equal numbers are no proof, so `audit` looks what becomes of the terms at other
+weights: the same term stays equal, two that a clamp has made equal do not.
+
 **With keras_l2reg** a regularizer gets its weight as an argument, and each weight is
 found once, however often it is shared:
 

@@ -18,11 +18,11 @@ kernel as it was, frozen, and two small factors `a` and `b`, which are trained; 
 layer computes with `kernel + lora_alpha / lora_rank * a @ b`. The factors have a
 penalty if the layer had a `kernel_regularizer` before `enable_lora`, and only then.
 
-**What `audit` says.** Nothing: there is no penalty, and no trace of the attempt.
+**What `audit` says.** That there is no penalty; of the attempt there is no trace.
 
 >>> from keras_l2reg import attach, audit, find_weights
->>> audit(model)
-No findings.
+>>> [(finding.code, finding.where) for finding in audit(model)]
+[('no-penalty', ('out/lora_kernel_a', 'out/lora_kernel_b'))]
 
 **With keras_l2reg** the two factors are covered, and the frozen base is left out:
 

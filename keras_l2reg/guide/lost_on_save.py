@@ -40,5 +40,17 @@ itself, keeps the penalty:
 >>> len(wrapped.losses), len(again.losses), again.l2
 (1, 1, 0.01)
 
+**Exclusions from weight decay** are lost in the same way: an optimizer's config carries
+its `weight_decay`, not the weights that it leaves out. `audit` names them before the
+save; after the load, those that are biases or scales are
+[decays-bias-or-norm](decays_bias_or_norm.html). Say them again on the loaded model:
+
+>>> from keras_l2reg import set_weight_decay
+>>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, name="out")])
+>>> model.compile(keras.optimizers.AdamW(), "mse")
+>>> _ = set_weight_decay(model.optimizer, model, 0.01)
+>>> [(f.code, f.where) for f in audit(model)]
+[('lost-on-save', ('out/bias',))]
+
 Source: [Keras on saving](https://keras.io/guides/serialization_and_saving/).
 """
