@@ -18,7 +18,7 @@ import keras
 from keras_l2reg import _keras
 from keras_l2reg._roles import KERNEL_ROLES, ROLES
 from keras_l2reg._rule_arguments import as_list, check_arguments
-from keras_l2reg.weights import Weight, find_weights
+from keras_l2reg.weights import Weight, find_weights, inner_model
 
 __all__ = ["KERNEL_ROLES", "Decision", "as_list", "candidates", "decide", "select"]
 
