@@ -60,8 +60,22 @@ def lost_on_save(model):
         weight.name
         for weight in penalized
         if weight.slot not in carried
+        or not has_config(weight.regularizer)
         or not same_regularizer(weight.slot_value, weight.regularizer)
     ]
+
+
+def has_config(regularizer):
+    """Whether a regularizer gives a config; Keras' own base class raises instead.
+
+    >>> has_config(keras.regularizers.L2(0.1)), has_config(keras.Regularizer())
+    (True, False)
+    """
+    try:
+        getattr(regularizer, "get_config", dict)()
+    except Exception:
+        return False
+    return True
 
 
 def _names_its_regularizer(weight):

@@ -359,7 +359,6 @@ def test_a_regularizer_that_cannot_be_read():
     assert where(model, "lost-on-save") == ["a/kernel"]
 
 
-@pytest.mark.xfail(reason="find_weights asks by `hasattr`, which lets this through")
 def test_a_regularizer_that_raises_when_it_is_read():
     class Later(ReadOnly):
         @property
