@@ -92,11 +92,6 @@ def outermost_layer():
     return None if context is None else context.entry_layer
 
 
-def is_saving_legacy_file():
-    """Whether Keras is writing a `.h5` file of a whole model, of Keras 2's form."""
-    return bool(get_global_attribute("use_legacy_config"))
-
-
 def losses_of_calls(model):
     """What the last call added to `model.losses`: all but the weights' penalties."""
     given = model._losses_override

@@ -46,7 +46,7 @@ from keras_l2reg.regularizers import (
 from keras_l2reg.stock import stock_once, to_stock
 from keras_l2reg.weights import find_weights
 
-_RULE_BY_DEFAULT = {
+_RULE = {
     "biases": False,
     "embeddings": False,
     "layers": None,
@@ -54,12 +54,6 @@ _RULE_BY_DEFAULT = {
     "multipliers": None,
     "existing": "keep",
 }
-_RULE = tuple(_RULE_BY_DEFAULT)
-_NO_LEGACY_FILE = (
-    "Expected a file name that ends in `.keras`: the legacy HDF5 format has no place "
-    "for a wrapper. Received: {}. To write HDF5, save the inner model, with Keras' own "
-    "regularizers: `wrapper.unwrap().save(...)`"
-)
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
@@ -138,32 +132,22 @@ class L2AllWeights(SplitLossModel):
             chosen = L2(strength) if regularizer is None else regularizer
             planned = plan_attachment(model, chosen, **rule)
         super().__init__(model, name=name)
-        self._strength = None
+        self._strengths = _Strengths()
         if strength is not None:
-            self._strength = self._add_strength(strength)
-            regularizer = L2(self._strength)
+            regularizer = L2(self._strengths.add_strength(strength))
+        else:
+            self._strengths.adopt(strength_variables(regularizer))
         self._hidden = _UntrackedState(model, regularizer, rule, _saved)
-        self._adopt(strength_variables(regularizer))
         self._put(weights, planned)
         if model.compiled:
             self.compile(**_keras.compile_arguments(model))
 
-    def _add_strength(self, value):
-        return self.add_weight(
-            name="l2",
-            shape=(),
-            dtype="float32",
-            initializer=keras.initializers.Constant(value),
-            trainable=False,
-            autocast=False,
-        )
-
-    def _adopt(self, variables):
-        """Track what a user's regularizer reads its strength from: it stays live."""
-        for variable in variables:
-            if variable is not self._strength:
-                variable.trainable = False
-                self._track_variable(variable)
+    @property
+    def _strength(self):
+        """The variable of a live strength, or `None`."""
+        regularizer = self._hidden.regularizer
+        strength = regularizer.l2 if type(regularizer) is L2 else None
+        return strength if isinstance(strength, keras.Variable) else None
 
     def _put(self, weights, planned):
         """Put the penalty on the planned weights, in place of what this put before."""
@@ -295,19 +279,7 @@ class L2AllWeights(SplitLossModel):
 
     # -------------------------------------------------------------- saved and loaded
 
-    def save(self, filepath, *args, **kwargs):
-        """Save the wrapper as a `.keras` file: `keras.Model.save`.
-
-        Raises:
-            ValueError: a legacy `.h5` file.
-        """
-        if str(filepath).endswith((".h5", ".hdf5")):
-            raise ValueError(_NO_LEGACY_FILE.format(filepath))
-        super().save(filepath, *args, **kwargs)
-
     def get_config(self):
-        if _keras.is_saving_legacy_file():
-            raise ValueError(_NO_LEGACY_FILE.format("a legacy HDF5 file"))
         hidden, weights = self._hidden, find_weights(self)
         with slots_set(slots_without(hidden.attachment, weights)):
             model = keras.saving.serialize_keras_object(self.wrapped_model)
@@ -316,11 +288,11 @@ class L2AllWeights(SplitLossModel):
         outcome = outcome_of(hidden.attachment, weights) if hidden.is_complete else None
         warn_of_lost_lora(self.wrapped_model, outcome or [], weights)
         return {
-            **rule_to_config(self.wrapped_model, hidden.rule),
             "name": self.name,
             "model": model,
             **self._strength_config(),
             "format": FORMAT,
+            "rule": rule_to_config(self.wrapped_model, hidden.rule),
             "outcome": outcome,
             "lifted": hidden.attachment.is_lifted,
         }
@@ -333,15 +305,16 @@ class L2AllWeights(SplitLossModel):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = {"existing": "keep", **config}
+        config = dict(config)
         model = keras.saving.deserialize_keras_object(
             config.pop("model"), custom_objects=custom_objects
         )
-        names = [n for n in (*_RULE, "weight_names") if n in config]
-        rule = {name: config.pop(name) for name in names}
-        config.pop("format", None)
         saved = Saved(config.pop("outcome", None), config.pop("lifted", False))
-        rule = rule_from_config(model, {**_RULE_BY_DEFAULT, **rule}, custom_objects)
+        # Format 1 had the rule's arguments beside the others.
+        beside = {n: config.pop(n) for n in (*_RULE, "weight_names") if n in config}
+        rule = {**_RULE, **beside, **config.pop("rule", {})}
+        config.pop("format", None)
+        rule = rule_from_config(model, rule, custom_objects)
         return cls(model, **config, **rule, _saved=saved)
 
     def save_own_variables(self, store):
@@ -352,6 +325,45 @@ class L2AllWeights(SplitLossModel):
         # A plain model's file has no strength; the present one stays.
         if self._strength is not None and "0" in store.keys():  # noqa: SIM118
             self._strength.assign(store["0"])
+
+
+# Legacy HDF5 files name classes without their package.
+keras.saving.get_custom_objects()["L2AllWeights"] = L2AllWeights
+
+
+class _Strengths(keras.layers.Layer):
+    """Variables that steps read and no optimizer trains, apart from the weights.
+
+    In a layer of their own, since Keras takes a model's own variables for its weights;
+    the wrapper saves what is to be saved.
+    """
+
+    def __init__(self):
+        super().__init__(name="strengths")
+        self.built = True
+
+    def add_strength(self, value):
+        """The variable of a live strength that starts from `value`."""
+        return self.add_weight(
+            name="l2",
+            shape=(),
+            dtype="float32",
+            initializer=keras.initializers.Constant(value),
+            trainable=False,
+            autocast=False,
+        )
+
+    def adopt(self, variables):
+        """Track what a user's regularizer reads its strength from: it stays live."""
+        for variable in variables:
+            variable.trainable = False
+        self.of_the_user = variables
+
+    def save_own_variables(self, store):
+        pass
+
+    def load_own_variables(self, store):
+        pass
 
 
 class _UntrackedState:

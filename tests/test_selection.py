@@ -263,7 +263,7 @@ def test_exclude_follows_automatic_names_through_a_save(tmp_path):
 
 def test_config_from_before_exclude_is_read():
     config = L2AllWeights(two_layers(), 0.1).get_config()
-    del config["exclude"]
+    del config["rule"]["exclude"]
     assert len(L2AllWeights.from_config(config).losses) == 2
 
 

@@ -24,12 +24,11 @@ model and on its wrapped twin and compares.
 - `weights`, `get_weights`, `set_weights`, `count_params`, `summary`, `layers`,
   `get_layer`: the model's.
 - `variables`, `non_trainable_variables`, `get_state_tree`: the strength, `l2`, comes
-  first: JAX must know of it.
+  last: JAX must know of it.
 - `save_weights`, `load_weights`: the model's own layout, so that files go both ways
   between it and the wrapper; a wrapper's file holds the strength besides.
-- `save`, `keras.saving.load_model`, pickle: the wrapper; loading wants `import
-  keras_l2reg` first. Legacy `.h5` files are refused:
-  `wrapped.unwrap().save("model.h5")`.
+- `save`, `keras.saving.load_model`, pickle: the wrapper, in `.keras` and legacy `.h5`
+  files; loading wants `import keras_l2reg` first.
 - `keras.models.clone_model`: clones the wrapper. Its `clone_function`,
   `input_tensors` and `call_function` are for `Sequential` and `Functional` models:
   clone `wrapped.wrapped_model`, then wrap.
