@@ -10,13 +10,13 @@ import dataclasses
 import importlib
 import json
 import os
-import re
 import sys
 import tempfile
 import traceback
 import warnings
 
 import keras_l2reg
+from keras_l2reg._load_errors import module_of, reason_of
 from keras_l2reg._model_files import fault_of
 
 EXIT_NONE, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
@@ -158,19 +158,12 @@ def _load(file, custom_objects):
 
 def _reason(error):
     """Why Keras could not load a model, in one line, and what to do."""
-    text = str(error) or type(error).__name__
-    # Keras puts the reason last, behind the config of the whole model, and behind the
-    # reason the config of the object that it is about.
-    text = text.rpartition("Exception encountered: ")[2]
-    reason, _, config = text.partition("Full object config: ")
-    reason = _one_line(reason)
+    reason = _one_line(reason_of(error))
     if reason.startswith("Could not locate"):
         what = reason.partition(".")[0]
-        module = re.search(r"'module': '([\w.]+)'", config)
-        known = module and module[1] not in ("builtins", "__main__")
         return (
             f"{what}. Import the module that defines it: --import "
-            f"{module[1] if known else 'MODULE'}"
+            f"{module_of(error) or 'MODULE'}"
         )
     risk, advice, _ = reason.partition(" If you trust")
     if advice:

@@ -13,6 +13,7 @@ import types
 import keras
 import numpy as np
 from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.saving.serialization_lib import SafeModeScope
 from keras.src.trainers.compile_utils import MetricsList
 
 __all__ = ["MetricsList"]  # the kind of metric whose parts callbacks can monitor
@@ -342,6 +343,31 @@ _RUNS = (
     *("fit", "evaluate", "predict"),
     *("train_on_batch", "test_on_batch", "predict_on_batch"),
 )
+
+
+def callbacks_before(callback):
+    """The callbacks that come before `callback` in the list that calls it now.
+
+    Known within a method that Keras calls; else, the list is empty.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            for position, other in enumerate(caller.callbacks):
+                if other is callback:
+                    return caller.callbacks[:position]
+        frame = frame.f_back
+    return []
+
+
+def deserializing(safe_mode):
+    """Within, Keras restores Python lambdas if `safe_mode` is false.
+
+    Keras offers that for `load_model`, for all that follows, but not for
+    `from_config` and `clone_model` alone.
+    """
+    return contextlib.nullcontext() if safe_mode else SafeModeScope(False)
 
 
 def runs_with(model):

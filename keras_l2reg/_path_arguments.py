@@ -8,13 +8,13 @@ import concurrent.futures
 import difflib
 import inspect
 import math
-import numbers
 
 import keras
 
+from keras_l2reg._numbers import as_number, check_integer, check_number, number_meant
+from keras_l2reg._rule_arguments import check_model as check_is_model
 from keras_l2reg.attachment import is_attached
 from keras_l2reg.model import L2AllWeights
-from keras_l2reg.regularizers import check_strength
 
 # What `fit` takes and a path can't, with what to give instead.
 _REFUSED = {
@@ -28,11 +28,7 @@ _REFUSED = {
 
 
 def check_model(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid type for argument `model`. Expected an `L2AllWeights` or another "
-            f"`keras.Model`. Received: model={model!r} of type {type(model).__name__}"
-        )
+    check_is_model(model)
     if not model.compiled or model.optimizer is None:
         raise ValueError(
             "Expected a compiled model: call `model.compile(...)` first. "
@@ -108,7 +104,8 @@ def _check_batches(name, data):
     elif not hasattr(data, "__iter__"):
         raise TypeError(
             "Expected arrays, a `keras.utils.PyDataset` or a `tf.data.Dataset` as "
-            f"{name}. Received: {data!r} of type {type(data).__name__}"
+            f"{name}. Received: {data!r} of type {type(data).__name__}; `np.asarray` "
+            "makes an array of lists and tables"
         )
     else:
         try:
@@ -142,7 +139,7 @@ def checked_strengths(l2, count=12, span=1e4):
             "Invalid type for argument `l2`. Expected an iterable of floats, such as "
             f"[0.1, 0.01, 0.0]. Received: l2={l2!r}"
         )
-    strengths = {check_strength(value, "l2") for value in l2}
+    strengths = {check_number(value, "l2") for value in l2}
     if not strengths:
         raise ValueError(
             "Invalid value for argument `l2`. Expected at least one strength, or None "
@@ -153,12 +150,14 @@ def checked_strengths(l2, count=12, span=1e4):
 
 def _check_grid(count, span):
     check_integers(count=count)
-    if isinstance(span, bool) or not isinstance(span, numbers.Real):
+    number = as_number(span)
+    if number is None:
         raise TypeError(
             "Invalid type for argument `span`. Expected a float, the strongest over "
-            f"the weakest strength. Received: span={span!r}"
+            "the weakest strength, such as 1e4. "
+            f"Received: span={span!r}{number_meant(span, 'span')}"
         )
-    if not (math.isfinite(span) and span > 1):
+    if not (math.isfinite(number) and number > 1):
         raise ValueError(
             "Invalid value for argument `span`. Expected a finite float > 1, the "
             f"strongest over the weakest strength, such as 1e4. Received: span={span}"
@@ -167,17 +166,7 @@ def _check_grid(count, span):
 
 def check_integers(**integers):
     for name, value in integers.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(
-                f"Invalid type for argument `{name}`. Expected an integer. "
-                f"Received: {name}={value!r} of type {type(value).__name__}"
-            )
-        least = 0 if name == "seed" else 1
-        if value < least:
-            raise ValueError(
-                f"Invalid value for argument `{name}`. Expected an integer >= {least}. "
-                f"Received: {name}={value}"
-            )
+        check_integer(value, name, least=0 if name == "seed" else 1)
 
 
 def check_fit_arguments(given):

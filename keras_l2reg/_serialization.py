@@ -91,7 +91,9 @@ class Saved:
         if missing and is_complete:
             warnings.warn(
                 "These weights had a penalty when the wrapper was saved, and are not "
-                f"in the model that its config makes: {', '.join(missing)}",
+                f"in the model that its config makes: {', '.join(missing)}. The "
+                "others have theirs. Build these layers in the model's `build` or "
+                "`__init__`, or wrap the model again: `L2AllWeights(model, l2)`.",
                 stacklevel=2,
             )
         return [Choice(by_name[n], f, adds) for n, f, adds in chosen if n in by_name]

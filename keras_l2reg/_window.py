@@ -20,6 +20,7 @@ import h5py
 import keras
 
 from keras_l2reg import _keras
+from keras_l2reg._rule_arguments import check_model
 
 # A user's class may redefine these: they are called on the inner model itself.
 ACTS_WITHIN = {
@@ -86,14 +87,33 @@ class Window(keras.Model):
                 return functools.partial(self._change, value) if is_change else value
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}, and passes on "
-            "the public attributes of its `wrapped_model` only"
+            f"the public attributes of its `wrapped_model` only{self._meant(name)}"
         )
 
     def __setattr__(self, name, value):
         if self._is_of_inner_model(name):
             setattr(self._window_on.model, name, value)
-        else:
-            super().__setattr__(name, value)
+            return
+        if meant := self._meant(name):
+            raise AttributeError(
+                f"Expected an attribute of {type(self).__name__!r}, or a new one whose "
+                "name differs by more than upper and lower case. "
+                f"Received: {name!r}{meant}"
+            )
+        super().__setattr__(name, value)
+
+    def _meant(self, name):
+        """A hint at the attribute that differs from `name` in case only, if any."""
+        own, cls = vars(self), type(self)
+        if name[0] == "_" or name in own or hasattr(cls, name):
+            return ""
+        if "_window_on" not in own:
+            return ""
+        known = {*dir(cls), *own, *_TRAINING_STATE}
+        if name in known:
+            return ""
+        meant = [n for n in known if n[0] != "_" and n.lower() == name.lower()]
+        return f"; did you mean `{meant[0]}`?" if meant else ""
 
     def _is_of_inner_model(self, name):
         own = vars(self)
@@ -251,17 +271,14 @@ def check_inner_model(model):
     Traceback (most recent call last):
     ValueError: Expected a model that trains, evaluates and predicts by Keras' own...
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid type for argument `model`. Expected a `keras.Model` instance. "
-            f"Received: model={model!r} of type {type(model).__name__}"
-        )
+    check_model(model)
     for layer in _keras.all_layers(model):
         if isinstance(layer, Window):
             raise ValueError(
                 "Expected a model that is not wrapped and holds no wrapper. "
                 f"Received: model={model.name!r}, with the wrapper {layer.name!r}; "
-                "set its `l2`, or take it off by `unwrap()`"
+                "for another strength, set that wrapper's `l2` (`model.l2 = 0.01`); "
+                "to wrap again, take it off first (`model.unwrap(strip=True)`)"
             )
     passed_over = sorted(_keras.overridden(model) - ACTS_WITHIN)
     if passed_over:

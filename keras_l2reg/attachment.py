@@ -24,12 +24,15 @@ import keras
 
 from keras_l2reg import _keras, _ledger
 from keras_l2reg._ledger import Choice
+from keras_l2reg._numbers import as_number
+from keras_l2reg._rule_arguments import check_model
 from keras_l2reg.persistence import lost_on_save
 from keras_l2reg.regularizers import (
     L2,
     L2Loss,
     Scaled,
     Sum,
+    get_regularizer,
     safe_for,
     strength_variables,
 )
@@ -88,10 +91,12 @@ def attach(
     Source: `model.add_loss(beta * tf.nn.l2_loss(w))` for each weight matrix, as the
     regularizers of https://keras.io/api/layers/regularizers/
     """
-    if isinstance(model, keras.Model) and inner_model(model) is not model:
+    check_model(model)
+    if inner_model(model) is not model:
         raise ValueError(
             "Expected a model that is not wrapped: an `L2AllWeights` looks after its "
-            f"own penalty. Received: model={model.name!r}"
+            f"own penalty. Received: model={model.name!r}; set its `l2`, or attach to "
+            "what its `unwrap(strip=True)` returns"
         )
     regularizer = as_regularizer(regularizer)
     rule = {
@@ -215,8 +220,9 @@ def check_existing(existing):
     """
     if existing not in (None, "keep", "replace", "add"):
         raise ValueError(
-            "Invalid value for argument `existing`. Expected 'keep', 'replace', 'add' "
-            f"or `None`. Received: existing={existing!r}"
+            "Invalid value for argument `existing`. Expected 'keep' (leaves weights "
+            "alone that have a penalty), 'replace', 'add' or `None` ('keep' with a "
+            f"warning). Received: existing={existing!r}"
         )
 
 
@@ -281,17 +287,11 @@ def as_regularizer(value):
 
     Source: `keras.regularizers.get`.
     """
-    if isinstance(value, (str, dict)):
-        return keras.regularizers.get(value)
-    if callable(value) and not isinstance(value, (type, keras.Variable)):
-        _keras.check_variables_take(value)
-        return value
-    if value is None or isinstance(value, (list, tuple, type)):
-        raise TypeError(
-            "Invalid type for argument `regularizer`. Expected a float, a Keras "
-            f"regularizer, its name or its config. Received: regularizer={value!r}"
-        )
-    return L2(value)
+    if isinstance(value, keras.Variable) or as_number(value) is not None:
+        return L2(value)
+    value = get_regularizer(value, "regularizer", "a float, a Keras regularizer")
+    _keras.check_variables_take(value)
+    return value
 
 
 def _check_applies(regularizer, weight):
@@ -304,13 +304,15 @@ def _check_applies(regularizer, weight):
         raise ValueError(
             "Expected a regularizer that applies to every covered weight. Received: "
             f"{type(regularizer).__name__}, which fails on {weight.name} of shape "
-            f"{tuple(weight.variable.shape)}: {error}"
+            f"{tuple(weight.variable.shape)}: {error}. Leave such weights out by "
+            "`layers` or `exclude`"
         ) from error
     if tuple(getattr(penalty, "shape", ())) != ():
         raise ValueError(
             "Expected a regularizer that returns a scalar. Received: "
             f"{type(regularizer).__name__}, which returns the shape "
-            f"{tuple(penalty.shape)} for {weight.name}"
+            f"{tuple(penalty.shape)} for {weight.name}; return its sum: "
+            "`keras.ops.sum(...)`"
         )
 
 
@@ -327,7 +329,8 @@ def detach(model):
         The model.
 
     Raises:
-        ValueError: nothing is attached.
+        TypeError: not a Keras model.
+        ValueError: nothing is attached, or the model is a wrapper.
 
     Example:
 
@@ -339,15 +342,21 @@ def detach(model):
 
     Source: the inverse of `attach`.
     """
-    attachments = []
-    if isinstance(model, keras.Model) and inner_model(model) is model:
-        weights = find_weights(model)
-        attachments = _attachments_of(model, weights) or attachments_by(model, weights)
+    check_model(model)
+    if inner_model(model) is not model:
+        raise ValueError(
+            "Expected a model that `attach` was called on. "
+            f"Received: the wrapper {model.name!r}; take its penalty off by its "
+            "`unwrap(strip=True)`, which returns the model within"
+        )
+    weights = find_weights(model)
+    attachments = _attachments_of(model, weights) or attachments_by(model, weights)
     if not attachments:
         raise ValueError(
-            "Expected a model that `attach` was called on (a saved and loaded model "
-            "does not remember what was there before; a wrapper is taken off by "
-            f"`unwrap(strip=True)`). Received: model={model!r}"
+            "Expected a model that `attach` was called on in this process. "
+            f"Received: model={model.name!r}, to which nothing is attached; a model "
+            "that was saved and loaded does not remember what was there before: "
+            "`attach(model, 0.0, existing='replace')` switches its penalties off"
         )
     _ledger.lift(attachments)
     return model

@@ -35,6 +35,8 @@ import keras
 
 from keras_l2reg import _keras
 from keras_l2reg._findings import CHECKS
+from keras_l2reg._numbers import as_number
+from keras_l2reg._rule_arguments import check_model
 from keras_l2reg._subject import Finding, Subject
 from keras_l2reg._tables import Table
 
@@ -119,7 +121,7 @@ def audit(model, x=None, y=None, *, max_share=1.0):
     """
     _check_arguments(model, x, y, max_share)
     _check_idle(model)
-    subject = Subject(model, None if x is None else (x, y), max_share)
+    subject = Subject(model, None if x is None else (x, y), as_number(max_share))
     found = [finding for check in CHECKS if (finding := check(subject))]
     return Findings(sorted(found, key=lambda f: _SEVERITIES.index(f.severity)))
 
@@ -138,28 +140,38 @@ def _check_idle(model):
 
 
 def _check_arguments(model, x, y, max_share):
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid type for argument `model`. Expected a `keras.Model` instance. "
-            f"Received: model={model!r} of type {type(model).__name__}"
-        )
-    is_number = isinstance(max_share, (int, float)) and not isinstance(max_share, bool)
-    if not is_number or not 0 < max_share < float("inf"):
+    check_model(model)
+    share = as_number(max_share)
+    if share is None or not 0 < share < float("inf"):
         raise ValueError(
-            "Invalid value for argument `max_share`. Expected a finite float > 0. "
+            "Invalid value for argument `max_share`. Expected a finite float > 0, "
+            "such as 1.0, the penalty's share of the data's loss. "
             f"Received: max_share={max_share!r}"
         )
     if (x is None) != (y is None):
         raise ValueError(
-            "Expected both `x` and `y`, or neither. "
-            f"Received: x of type {type(x).__name__}, y of type {type(y).__name__}"
+            "Expected both `x` and `y`, a batch of arrays, or neither. Received: "
+            f"x of type {type(x).__name__}, y of type {type(y).__name__}; "
+            f"{_batch_meant(x)}"
         )
     if x is not None and not (model.built and getattr(model, "loss", None)):
         raise ValueError(
             "Expected a model that is built and compiled with a loss, if there is a "
             f"batch. Received: {model.name!r} with built={model.built}, "
-            f"loss={getattr(model, 'loss', None)!r}"
+            f"loss={getattr(model, 'loss', None)!r}; call `model.compile(loss=...)` "
+            "and the model first, or give no batch"
         )
+
+
+def _batch_meant(x):
+    """How to get at `x` and `y`, where both came as one or only one came."""
+    if isinstance(x, keras.utils.PyDataset):
+        return "take a batch: x, y = dataset[0]"
+    if isinstance(x, (tuple, list)) and len(x) == 2:
+        return "give them one by one: audit(model, *batch)"
+    if hasattr(x, "__iter__") and not hasattr(x, "shape") and not isinstance(x, dict):
+        return "take a batch: x, y = next(iter(dataset))"
+    return "give both, as to `fit`"
 
 
 __all__ = ["Finding", "Findings", "audit"]

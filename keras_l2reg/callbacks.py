@@ -1,7 +1,7 @@
 """Callbacks: `PenaltyLogger` watches the penalty, `L2Scheduler` changes it.
 
 Put them before `CSVLogger`, `TensorBoard`, `EarlyStopping` and the like in the list
-of callbacks, so that these find the new keys in the logs.
+of callbacks, so that these find the new keys in the logs; else there is a warning.
 
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
 >>> wrapped = L2AllWeights(model, l2=0.01)
@@ -24,17 +24,55 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
+from keras_l2reg._numbers import as_number, check_integer, number_meant
 from keras_l2reg._tables import print_text
 from keras_l2reg.measure import (
     CompiledPenalties,
     penalized,
-    penalties,
+    penalties_now,
     print_penalties,
 )
 from keras_l2reg.model import L2AllWeights
 
+# These write down every key that they find in the logs.
+_READ_EVERY_KEY = (
+    keras.callbacks.CSVLogger,
+    keras.callbacks.History,
+    keras.callbacks.ProgbarLogger,
+    keras.callbacks.RemoteMonitor,
+    keras.callbacks.TensorBoard,
+)
 
-class PenaltyLogger(keras.callbacks.Callback):
+
+class _AddsToLogs(keras.callbacks.Callback):
+    """A callback whose keys reach only the callbacks behind it, and says so."""
+
+    # Of a key that is added: `"l2"`, or what stands before a weight's name.
+    _key = None
+
+    def on_train_begin(self, logs=None):
+        missing = [
+            type(callback).__name__
+            for callback in _keras.callbacks_before(self)
+            if isinstance(callback, _READ_EVERY_KEY)
+            or self._adds(getattr(callback, "monitor", None))
+        ]
+        if missing:
+            what = f"{self._key}..." if self._key.endswith("/") else self._key
+            warnings.warn(
+                f"Callbacks run in the order of the list. {', '.join(missing)} before "
+                f"{type(self).__name__} will not find {what!r} in the logs; put "
+                f"{type(self).__name__} first.",
+                stacklevel=2,
+            )
+
+    def _adds(self, key):
+        if not isinstance(key, str):
+            return False
+        return key == self._key or (self._key[-1] == "/" and key.startswith(self._key))
+
+
+class PenaltyLogger(_AddsToLogs):
     """Adds the penalty of each weight to the logs, as `penalty/<weight name>`.
 
     The weights are read as they are when the callback runs, after the epoch's (or
@@ -64,24 +102,16 @@ class PenaltyLogger(keras.callbacks.Callback):
     Source: https://keras.io/guides/writing_your_own_callbacks/
     """
 
+    _key = "penalty/"
+
     def __init__(self, every_n_batches=None, verbose=0, warn_share=0.9):
         super().__init__()
         if every_n_batches is not None:
-            _check_positive_integer(every_n_batches, "every_n_batches")
+            every_n_batches = check_integer(every_n_batches, "every_n_batches")
         _check_verbose(verbose)
-        if isinstance(warn_share, bool) or not isinstance(warn_share, (int, float)):
-            raise TypeError(
-                "Invalid type for argument `warn_share`. Expected a float. "
-                f"Received: warn_share={warn_share!r}"
-            )
-        if not 0 < warn_share <= 1:
-            raise ValueError(
-                "Invalid value for argument `warn_share`. Expected a float in (0, 1]. "
-                f"Received: warn_share={warn_share}"
-            )
         self.every_n_batches = every_n_batches
         self.verbose = verbose
-        self.warn_share = warn_share
+        self.warn_share = _checked_share(warn_share)
         self._warned_of = set()
         self._batches_done = 0
         self._compiled = None
@@ -109,7 +139,7 @@ class PenaltyLogger(keras.callbacks.Callback):
             _add(self._penalties_in_fit(), logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        now = penalties(self.model)
+        now = penalties_now(self.model)
         _add(now, logs)
         self._warn_of_nan(now)
         self._warn_of_share(now, logs)
@@ -133,7 +163,9 @@ class PenaltyLogger(keras.callbacks.Callback):
         if names and "nan" not in self._warned_of:
             self._warned_of.add("nan")
             warnings.warn(
-                f"The penalty of these weights is NaN or infinite: {', '.join(names)}",
+                "The penalty of these weights is NaN or infinite: "
+                f"{', '.join(names)}. Lower the learning rate or clip the gradients "
+                "(`clipnorm=`); `keras.callbacks.TerminateOnNaN` stops such a run.",
                 stacklevel=2,
             )
 
@@ -148,7 +180,7 @@ class PenaltyLogger(keras.callbacks.Callback):
             )
 
 
-class L2Scheduler(keras.callbacks.Callback):
+class L2Scheduler(_AddsToLogs):
     """Changes the strength of an `L2AllWeights` while it trains, without a retrace.
 
     `l2 = schedule(epoch)`, `schedule(epoch, l2)`, or for a `LearningRateSchedule`
@@ -178,6 +210,8 @@ class L2Scheduler(keras.callbacks.Callback):
     Source: `keras.callbacks.LearningRateScheduler`.
     """
 
+    _key = "l2"
+
     def __init__(self, schedule, unit="epoch", verbose=0):
         super().__init__()
         is_schedule = isinstance(
@@ -191,7 +225,9 @@ class L2Scheduler(keras.callbacks.Callback):
         if unit == "step" and not is_schedule:
             raise ValueError(
                 "Expected a `LearningRateSchedule` with unit='step'. "
-                f"Received: schedule={schedule!r}"
+                f"Received: schedule={schedule!r}; leave out `unit` for a function of "
+                "the epoch, or derive a class from "
+                "`keras.optimizers.schedules.LearningRateSchedule`"
             )
         _check_verbose(verbose)
         self.schedule = schedule if is_schedule else _of_epoch_and_l2(schedule)
@@ -203,7 +239,8 @@ class L2Scheduler(keras.callbacks.Callback):
         if not isinstance(model, L2AllWeights):
             raise ValueError(
                 "Expected a model wrapped by `L2AllWeights`: only that has a live "
-                f"strength. Received: {type(model).__name__}"
+                f"strength. Received: {type(model).__name__}; train "
+                "`L2AllWeights(model, l2)` instead"
             )
         model.l2  # noqa: B018 - raises where the wrapper has no live strength
         super().set_model(model)
@@ -272,22 +309,25 @@ def _takes(function, count):
 def _check_verbose(verbose):
     if verbose not in (0, 1):
         raise ValueError(
-            "Invalid value for argument `verbose`. Expected 0 or 1. "
-            f"Received: verbose={verbose!r}"
+            "Invalid value for argument `verbose`. Expected 0 (silent) or 1 (prints "
+            f"once per epoch). Received: verbose={verbose!r}"
         )
 
 
-def _check_positive_integer(value, name):
-    if isinstance(value, bool) or not isinstance(value, int):
+def _checked_share(share):
+    number = as_number(share)
+    if number is None:
         raise TypeError(
-            f"Invalid type for argument `{name}`. Expected an integer. "
-            f"Received: {name}={value!r}"
+            "Invalid type for argument `warn_share`. Expected a float in (0, 1]. "
+            f"Received: warn_share={share!r}{number_meant(share, 'warn_share')}"
         )
-    if value < 1:
+    if not 0 < number <= 1:
         raise ValueError(
-            f"Invalid value for argument `{name}`. Expected an integer >= 1. "
-            f"Received: {name}={value}"
+            "Invalid value for argument `warn_share`. Expected a float in (0, 1], the "
+            "penalty's share of the loss; 1.0 never warns while the data's loss is "
+            f"positive. Received: warn_share={share}"
         )
+    return number
 
 
 def _add(now, logs):

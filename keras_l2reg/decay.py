@@ -25,7 +25,7 @@ No `rate` stands for an `l2` there; tune it anew.
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg.regularizers import check_strength
+from keras_l2reg._numbers import check_number
 from keras_l2reg.selection import select
 from keras_l2reg.weights import find_weights
 
@@ -78,12 +78,7 @@ def set_weight_decay(
     https://arxiv.org/abs/1711.05101), ICLR 2019.
     """
     inner = _decaying(optimizer)
-    if isinstance(rate, keras.Variable):
-        raise TypeError(
-            "Invalid type for argument `rate`. Expected a float. "
-            f"Received: rate={rate!r}"
-        )
-    rate = check_strength(rate, "rate")
+    rate = check_number(rate, "rate")
     covered = select(
         model,
         biases=biases,
@@ -112,7 +107,9 @@ def _decaying(optimizer):
         raise TypeError(
             "Invalid type for argument `optimizer`. Expected a "
             "`keras.optimizers.Optimizer` instance. "
-            f"Received: optimizer={optimizer!r} of type {type(optimizer).__name__}"
+            f"Received: optimizer={optimizer!r} of type {type(optimizer).__name__}; "
+            "give `model.optimizer` of a compiled model, or "
+            "`keras.optimizers.get(name)`"
         )
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     if hasattr(inner, "optimizers"):
@@ -128,7 +125,8 @@ def _check_built(model):
     if unbuilt:
         raise ValueError(
             "Expected a built model: an optimizer tells weights apart by their "
-            f"variables. Received: a model with the unbuilt weights {unbuilt}"
+            f"variables. Received: a model with the unbuilt weights {unbuilt}; call "
+            "it on a batch of data, or `model.build(input_shape)`, first"
         )
 
 

@@ -12,10 +12,11 @@ import math
 import keras
 
 from keras_l2reg import _keras
+from keras_l2reg._rule_arguments import check_model
 from keras_l2reg._tables import Table, show
 from keras_l2reg.squares import sum_of_squares
 from keras_l2reg.stock import strength_text
-from keras_l2reg.weights import find_weights
+from keras_l2reg.weights import find_weights, inner_model
 
 
 def penalties(model):
@@ -28,7 +29,12 @@ def penalties(model):
             `add_loss` are no weight's penalty and are not counted.
 
     Returns:
-        Dict from weight names to floats.
+        Dict from weight names to floats; empty if no trainable weight has a
+        regularizer.
+
+    Raises:
+        TypeError: not a Keras model.
+        ValueError: the model is not built, so that it has no weights yet.
 
     Example:
 
@@ -38,6 +44,22 @@ def penalties(model):
     {'out/kernel': 4.0}
 
     Source: `keras.Model.losses`.
+    """
+    check_model(model)
+    if not inner_model(model).built:
+        raise ValueError(
+            "Expected a built model: before that there are no weights to take a "
+            f"penalty of. Received: model={model.name!r}, which is not built; call it "
+            "on a batch of data, or `model.build(input_shape)`, first"
+        )
+    return penalties_now(model)
+
+
+def penalties_now(model):
+    """`penalties` of the weights that there are, for a model in training.
+
+    >>> penalties_now(keras.Sequential([keras.layers.Dense(2)]))
+    {}
     """
     weights = penalized(model)
     return _measure(weights, [w.regularizer for w in weights])
@@ -110,6 +132,7 @@ def print_penalties(model, title=None):
     -----------+----------+-------+---------+------
     out/kernel | l2=0.5   | 2.828 |       4 |  100%
     """
+    check_model(model)
     show(_penalty_table(model, title))
 
 
@@ -138,7 +161,7 @@ def _penalty_table(model, title=None):
 
 def _why_there_is_none(model):
     regularized = [w.name for w in find_weights(model) if w.regularizer]
-    if not model.built:
+    if not inner_model(model).built:
         return (
             "No penalties: the model has no weights yet. Call it on a batch of data, "
             "or `model.build(input_shape)`, first."

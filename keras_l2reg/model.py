@@ -10,6 +10,7 @@
 >>> wrapped.l2 = 0.003  # acts on the next step, without a new trace
 """
 
+import inspect
 import math
 import weakref
 
@@ -18,6 +19,7 @@ import numpy as np
 from keras import ops
 
 from keras_l2reg import _keras, _ledger
+from keras_l2reg._numbers import check_number
 from keras_l2reg._serialization import (
     FORMAT,
     Saved,
@@ -223,13 +225,16 @@ class L2AllWeights(SplitLossModel):
         if self._strength is None:
             raise ValueError(
                 "Expected a wrapper with an L2 strength. Received: a wrapper with "
-                f"regularizer={self._hidden.regularizer!r}"
+                f"regularizer={self._hidden.regularizer!r}; change the variable that "
+                "it reads its strength from, if it has one, or wrap with `l2=0.01`"
             )
         if not self._hidden.attachment.reaches_a_weight():
             raise ValueError(
-                "Expected a wrapper in use. The penalty of its model was since taken "
-                "off or over, by `unwrap`, `detach`, `attach` or another wrapper, so "
-                "this wrapper's `l2` no longer reaches it."
+                "Expected a wrapper in use. Received: one whose penalty was since "
+                "taken off or over, by `unwrap`, `detach`, `attach` or another "
+                "wrapper, so that this wrapper's `l2` no longer reaches it. Use the "
+                "wrapper that took it over, or wrap the model again: "
+                "`L2AllWeights(model, l2)`"
             )
 
     def _sync_state(self):
@@ -383,24 +388,42 @@ def _strength_or_regularizer(l2, regularizer):
     """Either the number that a live strength starts from, or a user's regularizer."""
     if l2 is not None and regularizer is not None:
         raise ValueError(
-            "Expected either `l2` or `regularizer`, not both. "
-            f"Received: l2={l2!r}, regularizer={regularizer!r}"
+            "Expected either `l2` or `regularizer`, not both: a regularizer has its "
+            f"own strength. Received: l2={l2!r}, regularizer={regularizer!r}; leave "
+            "one of them out"
         )
-    if isinstance(l2, keras.Variable) or callable(l2):
+    if meant := _regularizer_meant(l2):
         raise TypeError(
             "Invalid type for argument `l2`. Expected a float: the wrapper makes a "
-            "live variable of its own. Pass a regularizer, or a variable of yours as "
-            f"`keras_l2reg.L2(variable)`, by `regularizer=`. Received: l2={l2!r}"
+            f"live variable of its own. Received: l2={l2!r}; pass it as {meant}"
         )
     if regularizer is None:
-        l2 = check_strength(0.01 if l2 is None else l2, "l2")
+        l2 = check_number(0.01 if l2 is None else l2, "l2")
         return _as_kept(l2, "float32"), None
     regularizer = as_regularizer(regularizer)
     is_plain = type(regularizer) in (L2, L2Loss, keras.regularizers.L2)
     if is_plain and not strength_variables(regularizer):
         l2 = float(to_stock(regularizer).l2)
-        return _as_kept(check_strength(l2, "l2"), "float32"), None
+        return _as_kept(check_number(l2, "l2"), "float32"), None
     return None, regularizer
+
+
+def _regularizer_meant(l2):
+    """How to pass what was given as `l2`, if it should be passed as `regularizer`."""
+    if isinstance(l2, keras.Variable):
+        return "`regularizer=keras_l2reg.L2(variable)`"
+    if isinstance(l2, dict):
+        return "`regularizer=config`"
+    if inspect.isclass(l2):
+        return f"`regularizer={l2.__name__}(...)`"
+    if callable(l2):
+        return "`regularizer=`"
+    try:
+        # A name, such as "l1", and no number in quotes.
+        known = isinstance(l2, str) and keras.regularizers.get(l2) is not None
+    except ValueError:
+        known = False
+    return f"`regularizer={l2!r}`" if known else ""
 
 
 def _as_kept(l2, dtype):
@@ -411,6 +434,7 @@ def _as_kept(l2, dtype):
     if not math.isfinite(kept) or (l2 > 0 and kept == 0):
         raise ValueError(
             f"Invalid value for argument `l2`. Expected 0, or a float that {dtype} can "
-            f"hold, in which it is kept. Received: l2={l2}"
+            f"hold, in which it is kept. Received: l2={l2}; give 0 for no penalty, or "
+            "a strength nearer to 1, such as 0.01"
         )
     return l2

@@ -287,7 +287,9 @@ def _newly_drawn(model):
     if [v.shape for v in twin.weights] != [v.shape for v in model.weights]:
         raise ValueError(
             "Expected a model that `keras.models.clone_model` builds, to draw new "
-            f"starts from. Received: new_starts=True, model={model.name!r}"
+            f"starts from. Received: new_starts=True, model={model.name!r}, whose "
+            "clone has other weights; give it a `get_config` and a `build`, or leave "
+            "out `new_starts`"
         )
     return twin.get_weights()
 

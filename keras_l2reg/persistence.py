@@ -138,7 +138,8 @@ def warn_of_stock(model, weights):
     if lost:
         warnings.warn(
             f"The configuration of {model.name!r} can't carry the penalty of "
-            f"these weights; loading it drops them: {', '.join(lost)}",
+            f"these weights; loading it drops them: {', '.join(lost)}. Save the "
+            "wrapper instead, before `unwrap`, or attach again after loading.",
             stacklevel=3,
         )
     narrow = [
@@ -171,6 +172,7 @@ def warn_of_lost_lora(model, outcome, weights):
             warnings.warn(
                 f"The configuration of {model.name!r} can't carry the LoRA of these "
                 "weights: Keras merges them into the kernels, and what is loaded has "
-                f"no penalty in their place: {', '.join(sorted(lost))}",
+                f"no penalty in their place: {', '.join(sorted(lost))}. After loading, "
+                "call `enable_lora` and wrap the model again.",
                 stacklevel=3,
             )

@@ -75,7 +75,8 @@ def plot_penalties(history, log=False, ax=None):
     if not bands:
         raise ValueError(
             "Expected a history with keys such as 'penalty/hidden/kernel', which the "
-            f"callback `PenaltyLogger` adds. Received the keys: {sorted(history)}"
+            f"callback `PenaltyLogger` adds. Received: the keys {sorted(history)}; "
+            "train with `fit(..., callbacks=[PenaltyLogger()])`"
         )
     bands = _largest(bands, 12)
     ax = new_axes() if ax is None else ax
@@ -160,7 +161,10 @@ def plot_path(path, figure=None):
     Source: the plots of glmnet's `cv.glmnet`, https://glmnet.stanford.edu
     """
     if not path.records:
-        raise ValueError(f"Expected a path with at least one run. Received: {path!r}")
+        raise ValueError(
+            f"Expected a path with at least one run. Received: {path!r}; the first "
+            "value that `l2_path` returns is one"
+        )
     keys = _drawn_keys(path)
     figure = new_figure(1.5 + 2.1 * len(keys)) if figure is None else figure
     axes = figure.subplots(len(keys), sharex=True, squeeze=False)[:, 0]
@@ -277,7 +281,11 @@ def weight_norms(model):
     weights = [weight for weight, _ in select(model)]
     unbuilt = [weight.name for weight in weights if weight.variable is None]
     if unbuilt:
-        raise ValueError(f"Expected a built model. Received, not built: {unbuilt}")
+        raise ValueError(
+            "Expected a built model. Received: a model with the unbuilt weights "
+            f"{unbuilt}; call it on a batch of data, or `model.build(input_shape)`, "
+            "first"
+        )
     return {w.name: math.sqrt(float(sum_of_squares(w.variable))) for w in weights}
 
 
@@ -309,7 +317,7 @@ def plot_weights(norms, ax=None):
     if not names:
         raise ValueError(
             "Expected norms such as {'before': {'hidden/kernel': 29.8}}. "
-            f"Received: {norms!r}"
+            f"Received: {norms!r}; `weight_norms(model)` gives those of a moment"
         )
     if ax is None:
         ax = new_axes(1.2 + 0.25 * len(names) * (1 + len(norms)))

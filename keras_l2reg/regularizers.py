@@ -20,14 +20,13 @@ any of them into regularizers that come with Keras.
 """
 
 import functools
-import math
-import numbers
 import warnings
 
 import keras
 from keras import ops
 
 from keras_l2reg import _keras
+from keras_l2reg._numbers import as_number, check_number, number_meant
 from keras_l2reg.squares import HALF_TYPES, in_float32, sum_of_squares
 
 
@@ -41,25 +40,15 @@ def check_strength(value, name):
     >>> check_strength(0.01, "l2")
     0.01
     """
-    if isinstance(value, keras.Variable):
-        if value.shape != ():
-            raise ValueError(
-                f"Invalid value for argument `{name}`. Expected a scalar variable. "
-                f"Received: {name}={value} of shape {tuple(value.shape)}"
-            )
-        return value
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"Invalid type for argument `{name}`. Expected a float or a scalar "
-            f"`keras.Variable`. Received: {name}={value!r} "
-            f"of type {type(value).__name__}"
-        )
-    if not math.isfinite(value) or value < 0:
+    if not isinstance(value, keras.Variable):
+        return check_number(value, name, "a float or a scalar `keras.Variable`")
+    if value.shape != ():
         raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a finite, non-negative "
-            f"float. Received: {name}={value}"
+            f"Invalid value for argument `{name}`. Expected a scalar variable. "
+            f"Received: {name}={value} of shape {tuple(value.shape)}; give one "
+            "number for all weights, or a strength for each by `multipliers`"
         )
-    return float(value)
+    return value
 
 
 def strength_value(strength):
@@ -207,13 +196,8 @@ class Scaled(keras.Regularizer):
     """
 
     def __init__(self, regularizer, factor=1.0):
-        if isinstance(factor, keras.Variable):
-            raise TypeError(
-                "Invalid type for argument `factor`. Expected a float. "
-                f"Received: factor={factor!r}"
-            )
-        self.factor = check_strength(factor, "factor")
-        self.regularizer = _get(regularizer, "regularizer")
+        self.factor = check_number(factor, "factor")
+        self.regularizer = get_regularizer(regularizer, "regularizer")
 
     def __call__(self, w):
         return _times(self.factor, self.regularizer(in_float32(w)))
@@ -248,14 +232,16 @@ class Sum(keras.Regularizer):
         if not isinstance(regularizers, (list, tuple)):
             raise TypeError(
                 "Invalid type for argument `regularizers`. Expected a list of "
-                f"regularizers. Received: regularizers={regularizers!r}"
+                f"regularizers, such as [L2(0.01), 'l1']. "
+                f"Received: regularizers={regularizers!r}"
             )
         if not regularizers:
             raise ValueError(
                 "Invalid value for argument `regularizers`. Expected at least one "
-                f"regularizer. Received: regularizers={regularizers!r}"
+                f"regularizer. Received: regularizers={regularizers!r}; for no "
+                "penalty, leave the regularizer out"
             )
-        self.regularizers = [_get(r, "regularizers") for r in regularizers]
+        self.regularizers = [get_regularizer(r, "regularizers") for r in regularizers]
 
     def __call__(self, w):
         w = in_float32(w)
@@ -290,7 +276,7 @@ class InFloat32(keras.Regularizer):
     """
 
     def __init__(self, regularizer):
-        self.regularizer = _get(regularizer, "regularizer")
+        self.regularizer = get_regularizer(regularizer, "regularizer")
 
     def __call__(self, w):
         return self.regularizer(in_float32(w))
@@ -310,14 +296,59 @@ def safe_for(dtype, regularizer):
     return regularizer if is_safe or dtype not in HALF_TYPES else InFloat32(regularizer)
 
 
-def _get(regularizer, name):
-    # For Keras, `None` means "no regularizer", which has no penalty to work on.
-    if regularizer is None:
+def get_regularizer(regularizer, name, expected="a Keras regularizer"):
+    """`keras.regularizers.get`, with an error that says what to give instead.
+
+    Args:
+        regularizer: A Keras regularizer, a function, a name or a config.
+        name: String, what the argument is called.
+        expected: String, what it may be. Defaults to `"a Keras regularizer"`.
+
+    Raises:
+        TypeError: `regularizer` is none of these.
+        ValueError: an unknown name, or a config that Keras can't read.
+
+    >>> type(get_regularizer("l1", "regularizer")).__name__
+    'L1'
+    """
+    expected += ", its name or its config"
+    if isinstance(regularizer, (str, dict)):
+        try:
+            return keras.regularizers.get(regularizer)
+        except ValueError as error:
+            # Of a class that it can't find, Keras raises a TypeError that says so.
+            raise ValueError(
+                f"Invalid value for argument `{name}`. Expected {expected}. "
+                f"Received: {name}={regularizer!r}"
+                f"{_regularizer_meant(regularizer, name, error)}"
+            ) from error
+    # For Keras, `None` means "no regularizer", which has no penalty to work on, and a
+    # class its instance of default strength, which is hardly ever the strength meant.
+    is_class = isinstance(regularizer, type)
+    if is_class or isinstance(regularizer, keras.Variable) or not callable(regularizer):
+        hint = f"; call it: {regularizer.__name__}(...)" if is_class else ""
+        if not is_class and as_number(regularizer) is not None:
+            hint = f"; for an L2 of that strength, keras_l2reg.L2({regularizer!r})"
+        elif isinstance(regularizer, (list, tuple)):
+            hint = "; for several on one weight, keras_l2reg.Sum([...])"
         raise TypeError(
-            f"Invalid type for argument `{name}`. Expected a Keras regularizer, its "
-            "name or its config. Received: None"
+            f"Invalid type for argument `{name}`. Expected {expected}. "
+            f"Received: {name}={regularizer!r} of type "
+            f"{type(regularizer).__name__}{hint}"
         )
-    return keras.regularizers.get(regularizer)
+    return regularizer
+
+
+def _regularizer_meant(regularizer, name, error):
+    if isinstance(regularizer, dict):
+        return (
+            f", which Keras can't read: {error}; "
+            "`keras.regularizers.serialize(regularizer)` gives a config"
+        )
+    return number_meant(regularizer, name) or (
+        "; the names are 'l1', 'l2', 'l1_l2' and 'orthogonal_regularizer'. For one of "
+        "your own, pass the object"
+    )
 
 
 def total_penalty(variables):

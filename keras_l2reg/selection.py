@@ -11,6 +11,7 @@ and says with which multiplier. `decide` says of every weight why it is covered 
 """
 
 import dataclasses
+import difflib
 import fnmatch
 
 import keras
@@ -86,13 +87,20 @@ def select(
         raise ValueError(
             "Expected a model with at least one weight to penalize. "
             f"Received: model {model.name!r} with the weights {_described(weights)}"
-            f"{_hints(model, [w for w in weights if w.role != 'bias'])}"
+            f"{_hints(model, [w for w in weights if w.role != 'bias']) or _NO_KERNEL}"
         )
     raise ValueError(
         "Expected `layers`, `exclude` and `multipliers` to leave at least one weight "
         f"to penalize of {_described(open_to)}. Received: layers={layers!r}, "
-        f"exclude={exclude!r}, multipliers={multipliers!r}"
+        f"exclude={exclude!r}, multipliers={multipliers!r}; `print_weights` with the "
+        "same arguments, one of them left out, shows which one leaves out what"
     )
+
+
+_NO_KERNEL = (
+    ". Hint: no layer of it has a kernel, so there is nothing to regularize; `biases=` "
+    "and `embeddings=` cover weights of other roles"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,9 +244,11 @@ def _hints(model, weights, pattern=None):
         for flag in ("embeddings", "biases")
         if (roles := {w.role for w in weights if ROLES[w.role].covered == flag})
     ]
-    names = [weight.name for weight in find_weights(model)]
-    if isinstance(pattern, str) and fnmatch.filter(names, f"{pattern}/*"):
-        hints.append(f"a glob is over whole weight names, so write '{pattern}/*'")
+    if isinstance(pattern, str) and not weights:
+        names = [weight.name for weight in find_weights(model)]
+        hints.append(
+            f"a glob is over whole weight names, so write {_glob_meant(pattern, names)}"
+        )
     quantized = _quantized_layers(model)
     if quantized:
         hints.append(
@@ -249,6 +259,19 @@ def _hints(model, weights, pattern=None):
     if not _keras.is_built_throughout(model):
         hints.append("build or call the model first: an unbuilt layer may hide weights")
     return "".join(f". Hint: {hint}" for hint in hints)
+
+
+def _glob_meant(pattern, names):
+    """What to write instead of a glob that matches none of the names."""
+    for glob in (f"{pattern}/*", f"*/{pattern}", f"*/{pattern}/*"):
+        if any(fnmatch.fnmatchcase(name, glob) for name in names):
+            return repr(glob)
+    for glob in (pattern, f"{pattern}/*", f"*/{pattern}", f"*/{pattern}/*"):
+        for name in names:
+            if fnmatch.fnmatchcase(name.lower(), glob.lower()):
+                return f"{name!r}, with its upper and lower case"
+    close = difflib.get_close_matches(pattern, names, 1, cutoff=0.5)
+    return f"{close[0]!r}?" if close else "one of these, with * for any part of it"
 
 
 def _quantized_layers(model):

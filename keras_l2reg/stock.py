@@ -86,7 +86,8 @@ def _strengths(regularizer):
         raise ValueError(
             "Expected regularizers that Keras itself can scale and add (L1, L2, L1L2, "
             "and for scaling OrthogonalRegularizer). "
-            f"Received: {type(regularizer).__name__}"
+            f"Received: {type(regularizer).__name__}; keep it within this package's "
+            "`Scaled` or `Sum`, or take the penalty off by `unwrap(strip=True)`"
         )
     config = regularizer.get_config()
     return {name: float(config[name]) for name in _STRENGTHS[type(regularizer)]}
@@ -104,7 +105,9 @@ def _add_stock(regularizers):
             if name not in total:
                 raise ValueError(
                     "Expected L1, L2 or L1L2: Keras has no regularizer that adds "
-                    f"others. Received: {type(regularizer).__name__}"
+                    f"others. Received: {type(regularizer).__name__}; keep it within "
+                    "this package's `Sum`, or take the penalty off by "
+                    "`unwrap(strip=True)`"
                 )
             total[name] += value
     return keras.regularizers.L1L2(**total)

@@ -15,6 +15,8 @@ https://scikit-learn.org/stable/modules/generated/sklearn.utils.estimator_checks
 """
 
 import dataclasses
+import difflib
+import inspect
 import json
 import os
 import pickle
@@ -25,6 +27,9 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from keras_l2reg import _keras
+from keras_l2reg._load_errors import reason_of
+from keras_l2reg._rule_arguments import check_arguments
 from keras_l2reg.attachment import attach, detach
 from keras_l2reg.model import L2AllWeights
 from keras_l2reg.persistence import lost_on_save, same_regularizer
@@ -36,8 +41,11 @@ _L2 = 0.25
 _RTOL = 1e-5
 
 
-def check_model(build_model, inputs=None, *, checks=None, **rule):
-    """Run every check of `CHECKS` on a model.
+def check_model(build_model, inputs=None, *, checks=None, safe_mode=True, **rule):
+    """Run every check of `CHECKS` on a model, and report all that fail.
+
+    Classes and functions of your own that are not registered with Keras can be given
+    by `keras.saving.custom_object_scope` around the call.
 
     Args:
         build_model: Function without arguments that returns a new `keras.Model` at
@@ -48,13 +56,19 @@ def check_model(build_model, inputs=None, *, checks=None, **rule):
         checks: List of functions from `CHECKS`, for instance without those for the
             wrapper where the model has a `train_step` of its own. Defaults to
             `None`, all.
+        safe_mode: Boolean, as in `keras.saving.load_model`: `False` restores Python
+            lambdas, such as those of `keras.layers.Lambda`. Defaults to `True`.
         **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as in
             `keras_l2reg.attach`.
 
     Raises:
-        AssertionError: a check fails; names the check, the weight, what was expected
-            and what was received.
-        TypeError: `build_model` is no function, or an unknown argument in `rule`.
+        AssertionError: one or more checks fail. Of each, it names the check, the
+            weight, what was expected and what was received; its `__cause__` is an
+            `ExceptionGroup` that holds each error with its traceback.
+        TypeError: `build_model` is no function or returns no model, an unknown
+            argument in `rule`, or an argument of the wrong type.
+        ValueError: `build_model` returns the same model again, no `checks`, or no
+            `inputs` where they can't be made or with a batch of one.
 
     Example:
 
@@ -64,13 +78,114 @@ def check_model(build_model, inputs=None, *, checks=None, **rule):
 
     Source: `sklearn.utils.estimator_checks.check_estimator`.
     """
-    if not callable(build_model) or isinstance(build_model, keras.Model):
+    checks = _checked_checks(checks)
+    _check_flags(safe_mode, rule)
+    models = _two_models(build_model)
+    check_arguments(models[0], *_flags_and_patterns(rule))
+    inputs = _checked_inputs(inputs, models[0])
+
+    def build():
+        # Building may take long; the models that were looked at are as good as any.
+        return models.pop(0) if models else build_model()
+
+    subject = Subject(build, inputs, rule, safe_mode)
+    failures = [failure for check in checks if (failure := _failure(check, subject))]
+    if failures:
+        message = f"{len(failures)} of {len(checks)} checks failed."
+        listed = "".join(f"\n\n{failure}" for failure in failures)
+        raise AssertionError(message + listed) from ExceptionGroup(message, failures)
+
+
+def _failure(check, subject):
+    try:
+        run_check(check, subject)
+    except AssertionError as error:
+        return error
+    return None
+
+
+def _checked_checks(checks):
+    if checks is None:
+        return CHECKS
+    if not isinstance(checks, (list, tuple)) or not all(map(callable, checks)):
+        hint = "; put it into a list: checks=[...]" if callable(checks) else ""
+        raise TypeError(
+            "Invalid type for argument `checks`. Expected a list of functions from "
+            f"`keras_l2reg.testing.CHECKS`. Received: checks={checks!r}{hint}"
+        )
+    if not checks:
+        raise ValueError(
+            "Invalid value for argument `checks`. Expected at least one function from "
+            f"`keras_l2reg.testing.CHECKS`. Received: checks={checks!r}; leave it out "
+            "for all of them"
+        )
+    return checks
+
+
+def _check_flags(safe_mode, rule):
+    if not isinstance(safe_mode, bool):
+        raise TypeError(
+            "Invalid type for argument `safe_mode`. Expected `True`, or `False` to "
+            f"restore Python lambdas. Received: safe_mode={safe_mode!r}"
+        )
+    known = [*inspect.signature(select).parameters][1:]
+    for name, value in rule.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean `{close[0]}`?" if close else ""
+            raise TypeError(
+                f"Expected arguments of the rule, of {known}. "
+                f"Received: {name}={value!r}{hint}"
+            )
+
+
+def _flags_and_patterns(rule):
+    flags = {name: rule.get(name, False) for name in ("biases", "embeddings")}
+    return flags, *(rule.get(name) for name in ("layers", "exclude", "multipliers"))
+
+
+def _two_models(build_model):
+    is_model = isinstance(build_model, keras.Model)
+    if not callable(build_model) or is_model:
+        hint = "; write a function that builds it: `lambda: ...`" if is_model else ""
         raise TypeError(
             "Invalid type for argument `build_model`. Expected a function without "
-            f"arguments that returns a new model. Received: {build_model!r}"
+            f"arguments that returns a new model. Received: {build_model!r}{hint}"
         )
-    for check in CHECKS if checks is None else checks:
-        run_check(check, Subject(build_model, inputs, rule))
+    models = [build_model(), build_model()]
+    if not isinstance(models[0], keras.Model):
+        raise TypeError(
+            "Invalid type for argument `build_model`. Expected a function that returns "
+            f"a `keras.Model`. Received: a function that returns {models[0]!r}; end it "
+            "with `return model`"
+        )
+    if models[0] is models[1]:
+        raise ValueError(
+            "Invalid value for argument `build_model`. Expected a function that "
+            "returns a new model at each call. Received: a function that returned "
+            f"{models[0].name!r} twice; build the model and its layers within the "
+            "function"
+        )
+    return models
+
+
+def _checked_inputs(inputs, model):
+    if inputs is None:
+        try:
+            _random_inputs(model)
+        except (AttributeError, ValueError):
+            raise ValueError(
+                "Expected `inputs`, as the model does not tell what it takes before it "
+                f"is called. Received: inputs=None, model={model.name!r}; give arrays "
+                "of shape (batch, ...), with a batch of two or more"
+            ) from None
+    elif _batch_size(inputs) < 2:
+        raise ValueError(
+            "Invalid value for argument `inputs`. Expected a batch of two or more. "
+            f"Received: a batch of {_batch_size(inputs)}; repeat it: "
+            "np.repeat(inputs, 2, axis=0)"
+        )
+    return inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +193,7 @@ class Subject:
     """What a check is run on.
 
     Args:
-        build_model, inputs, rule: as in `check_model`.
+        build_model, inputs, rule, safe_mode: as in `check_model`.
 
     Example:
 
@@ -91,14 +206,11 @@ class Subject:
     build_model: Callable
     inputs: object = None
     rule: dict = dataclasses.field(default_factory=dict)
+    safe_mode: bool = True
 
     def data(self, model):
         """The inputs to call `model` with."""
-        if self.inputs is not None:
-            return self.inputs
-        is_sequential = isinstance(model, keras.Sequential)
-        specs = model.inputs[0] if is_sequential else model.input
-        return keras.tree.map_structure(_random_input, specs)
+        return _random_inputs(model) if self.inputs is None else self.inputs
 
     def built(self):
         """A new model, and inputs that it was called with."""
@@ -143,10 +255,17 @@ def run_check(check, subject):
     try:
         check(subject)
     except AssertionError as error:
-        raise AssertionError(f"{check.__name__}: {error}") from error
+        raise AssertionError(f"{_name_of(check)}: {error}") from error
     except Exception as error:
-        message = f"{check.__name__}: {type(error).__name__}: {error}"
+        reason = reason_of(error)
+        if "`safe_mode=False`" in reason:
+            reason += " Here, pass `safe_mode=False` to `check_model`."
+        message = f"{_name_of(check)}: {type(error).__name__}: {reason}"
         raise AssertionError(message) from error
+
+
+def _name_of(check):
+    return getattr(check, "__name__", repr(check))
 
 
 def check_terms(subject):
@@ -208,15 +327,17 @@ def check_live_strength(subject):
 
 
 def check_logs(subject):
-    """`data_loss + penalty == loss` in the logs, also with a smaller last batch."""
+    """`data_loss + penalty == loss` in the logs, also with a smaller last batch.
+
+    A model of a fixed batch size, such as a stateful one, has full batches only.
+    """
     model, x = subject.built()
     y = _targets(model, x)
     wrapped = L2AllWeights(model, 1e-3, **subject.rule)
     loss = keras.tree.map_structure(lambda _: "mse", y)
     wrapped.compile("sgd", loss, run_eagerly=True)
-    logs = wrapped.evaluate(
-        x, y, batch_size=_batch_size(x) - 1, verbose=0, return_dict=True
-    )
+    batch_size = _batch_size(x) - (not _has_fixed_batch_size(model))
+    logs = wrapped.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
     total = logs["data_loss"] + logs["penalty"]
     _expect_close("data_loss + penalty", logs["loss"], total)
     penalty = sum(_terms(wrapped).values())
@@ -226,7 +347,7 @@ def check_logs(subject):
 def check_wrapper_save(subject):
     """A wrapper's `.keras` file keeps predictions, penalties and `l2`."""
     wrapped, x = subject.wrapped()
-    _expect_same(wrapped, _saved_and_loaded(wrapped), x)
+    _expect_same(wrapped, _saved_and_loaded(wrapped, subject.safe_mode), x)
 
 
 def check_wrapper_pickle(subject):
@@ -238,7 +359,7 @@ def check_wrapper_pickle(subject):
 def check_save(subject):
     """An attached model's `.keras` file keeps all that `attach` did not warn of."""
     model, x = subject.attached()
-    loaded = _saved_and_loaded(model)
+    loaded = _saved_and_loaded(model, subject.safe_mode)
     _expect_carried(model, loaded)
     _expect_same_outputs(model, loaded, x)
 
@@ -246,7 +367,8 @@ def check_save(subject):
 def check_from_config(subject):
     """`from_config(get_config())` keeps all that `attach` did not warn of."""
     model, x = subject.attached()
-    clone = type(model).from_config(model.get_config())
+    with _keras.deserializing(subject.safe_mode):
+        clone = type(model).from_config(model.get_config())
     clone(x)
     _expect_carried(model, clone)
 
@@ -254,7 +376,8 @@ def check_from_config(subject):
 def check_clone(subject):
     """`keras.models.clone_model` keeps all that `attach` did not warn of."""
     model, x = subject.attached()
-    clone = keras.models.clone_model(model)
+    with _keras.deserializing(subject.safe_mode):
+        clone = keras.models.clone_model(model)
     clone(x)
     # It copies layer by layer, so it may keep what the model's own config drops.
     _expect_carried(model, clone, exactly=False)
@@ -324,9 +447,16 @@ CHECKS = [
 ]
 
 
+def _random_inputs(model):
+    is_sequential = isinstance(model, keras.Sequential)
+    specs = model.inputs[0] if is_sequential else model.input
+    return keras.tree.map_structure(_random_input, specs)
+
+
 def _random_input(spec):
+    batch, *sizes = spec.shape
     # Enough for a few strides and windows where a size is left open.
-    shape = [4] + [16 if n is None else n for n in spec.shape[1:]]
+    shape = [batch or 4] + [16 if n is None else n for n in sizes]
     random = np.random.default_rng(0)
     if "int" in spec.dtype or spec.dtype == "bool":
         return random.integers(0, 2, shape).astype(spec.dtype)
@@ -357,11 +487,34 @@ def _fit_one_step(model, x):
         model.fit(x, _targets(model, x), batch_size=_batch_size(x), verbose=0)
 
 
-def _saved_and_loaded(model):
+def _has_fixed_batch_size(model):
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    return bool(_stateful_layers(model)) or any(spec.shape[0] for spec in inputs)
+
+
+def _stateful_layers(model):
+    return [
+        layer for layer in _keras.all_layers(model) if getattr(layer, "stateful", False)
+    ]
+
+
+def _outputs_from_the_start(model, x):
+    """The outputs of a call before which stateful layers forget earlier calls."""
+    for layer in _stateful_layers(model):
+        if isinstance(layer, keras.layers.RNN):
+            # Its own `reset_state` fails on the nested states of several cells.
+            for state in keras.tree.flatten(layer.states or []):
+                state.assign(keras.ops.zeros_like(state))
+        elif hasattr(layer, "reset_state") and not _keras.sublayers(layer):
+            layer.reset_state()
+    return keras.tree.flatten(model(x))
+
+
+def _saved_and_loaded(model, safe_mode):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.keras")
         model.save(path)
-        return keras.models.load_model(path)
+        return keras.models.load_model(path, safe_mode=safe_mode)
 
 
 def _trains(model, weight):
@@ -449,7 +602,7 @@ def _expect_step(model, x, covered):
 
 
 def _expect_same_outputs(model, other, x):
-    outputs = keras.tree.flatten(model(x)), keras.tree.flatten(other(x))
+    outputs = _outputs_from_the_start(model, x), _outputs_from_the_start(other, x)
     for expected, received in zip(*outputs, strict=True):
         _expect_close("predictions", _float64(expected), _float64(received))
 

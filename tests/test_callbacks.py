@@ -103,6 +103,56 @@ def test_history_csv_and_early_stopping_see_the_keys(build, tmp_path):
     assert named == set(expected)
 
 
+def watching_penalty(kind):
+    return kind(monitor="penalty/out/kernel", mode="min")
+
+
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [
+        (lambda path: keras.callbacks.CSVLogger(path / "log.csv"), "CSVLogger"),
+        (lambda path: keras.callbacks.TensorBoard(path), "TensorBoard"),
+        (lambda path: keras.callbacks.History(), "History"),
+        (lambda path: watching_penalty(keras.callbacks.EarlyStopping), "EarlyStopping"),
+        (
+            lambda path: watching_penalty(keras.callbacks.ReduceLROnPlateau),
+            "ReduceLROnPlateau",
+        ),
+    ],
+    ids=["csv", "tensorboard", "history", "early_stopping", "plateau"],
+)
+@pytest.mark.filterwarnings("ignore:Early stopping", "ignore:Learning rate reduction")
+def test_a_callback_that_misses_the_penalties_is_named(before, name, tmp_path):
+    if name == "TensorBoard":
+        pytest.importorskip("tensorboard")
+    message = f"{name} before PenaltyLogger .* 'penalty/...' .* put PenaltyLogger first"
+    with pytest.warns(UserWarning, match=message):
+        fit(bare(), before(tmp_path), PenaltyLogger())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(bare(), PenaltyLogger(), before(tmp_path))
+
+
+def test_a_csv_file_in_front_lacks_the_columns_that_the_warning_names(tmp_path):
+    path = tmp_path / "log.csv"
+    with pytest.warns(UserWarning, match="CSVLogger before L2Scheduler .* 'l2'"):
+        fit(wrapped(), keras.callbacks.CSVLogger(path), L2Scheduler(lambda epoch: 0.1))
+    with open(path) as file:
+        assert "l2" not in csv.DictReader(file).fieldnames
+
+
+def test_callbacks_that_miss_nothing_may_stand_in_front(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(
+            wrapped(),
+            keras.callbacks.EarlyStopping("loss"),
+            keras.callbacks.ModelCheckpoint(tmp_path / "a.keras", monitor="penalty"),
+            PenaltyLogger(),
+            keras.callbacks.TerminateOnNaN(),
+        )
+
+
 @pytest.mark.parametrize("build", [wrapped, bare])
 def test_every_n_batches(build):
     model, watch = build(), Watch()

@@ -493,3 +493,25 @@ def test_what_variables_take_as_a_regularizer():
     _keras.check_variables_take(keras.regularizers.L2(1.0))
     with pytest.raises(ValueError, match="regularizer"):
         _keras.check_variables_take("l2")
+
+
+def test_the_callbacks_before_one_are_known_while_keras_calls_it():
+    class Nosy(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.before = _keras.callbacks_before(self)
+
+    first, nosy, last = keras.callbacks.Callback(), Nosy(), Nosy()
+    model = network()
+    model.compile("sgd", "mse")
+    model.fit(VECTORS, TARGETS, verbose=0, callbacks=[first, nosy, last])
+    assert nosy.before == [first] and last.before == [first, nosy]
+    nosy.on_train_begin()
+    assert nosy.before == []
+
+
+def test_lambdas_are_restored_on_request_only():
+    config = layers.Lambda(lambda x: 2 * x).get_config()
+    with _keras.deserializing(safe_mode=False):
+        assert layers.Lambda.from_config({**config})(ops.ones(())) == 2
+    with pytest.raises(ValueError, match="lambda"), _keras.deserializing(True):
+        layers.Lambda.from_config({**config})
