@@ -259,6 +259,7 @@ def test_exclusions_that_a_copy_has_too_are_not_lost():
 # partly-covered
 
 
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_partly_covered_by_a_wrapper():
     assert where(L2AllWeights(mlp(None, l2(1e-4))), "partly-covered") == ["out/kernel"]
     assert where(L2AllWeights(mlp()), "partly-covered") == []
@@ -274,6 +275,7 @@ def test_partly_covered_by_a_wrapper():
     assert where(body, "partly-covered") == []
 
 
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 @pytest.mark.filterwarnings("ignore:This strength is a variable")
 def test_partly_covered_by_a_live_strength_without_a_wrapper():
     def live():
@@ -288,6 +290,7 @@ def test_partly_covered_by_a_live_strength_without_a_wrapper():
     assert where(two, "partly-covered") == []
 
 
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_partly_covered_beside_the_live_strength_of_another_wrapper():
     shared = layers.Dense(3, name="shared")
     first = L2AllWeights(keras.Sequential([keras.Input((4,)), shared]))
@@ -1142,6 +1145,7 @@ def _state(model):
     }
 
 
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 @pytest.mark.parametrize("wrap", [lambda m: m, L2AllWeights], ids=["bare", "wrapped"])
 def test_audit_changes_nothing(wrap):
     inner = keras.Sequential(

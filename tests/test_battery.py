@@ -37,6 +37,9 @@ def pairs():
             yield pytest.param(name, check, marks=marks, id=f"{name}-{check.__name__}")
 
 
+@pytest.mark.filterwarnings("ignore:The configuration of")
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")
 @pytest.mark.parametrize(("name", "check"), pairs())
 def test_check(name, check):
     if (name, check) in CANNOT.get(keras.backend.backend(), ()):
