@@ -146,7 +146,7 @@ def _is_finite(regularizer, weight):
 def lost(subject):
     model = subject.model
     inner = inner_model(model)
-    names = _lost_names(inner, subject.weights)
+    names = lost_on_save(inner)
     if inner is not model:
         # What a wrapper put on, it saves by itself.
         own = {
@@ -164,25 +164,6 @@ def lost(subject):
         "Wrap the model with L2AllWeights, or give the layer its regularizer when it "
         "is constructed.",
     )
-
-
-def _lost_names(model, weights):
-    with contextlib.suppress(Exception):
-        return lost_on_save(model)
-    # It tries out each layer's attribute, which on some layer can't be set, and asks
-    # for the regularizers' configs, which some don't have.
-    return [w.name for w in weights if w.regularizer is not None and not _is_saved(w)]
-
-
-def _is_saved(weight):
-    """Whether the config of the weight's own layer names its regularizer."""
-    with contextlib.suppress(Exception):
-        return (
-            weight.attribute is not None
-            and same_regularizer(weight.slot_value, weight.regularizer)
-            and weight.attribute.strip("_") in weight.holder.get_config()
-        )
-    return False
 
 
 def exclusions_lost(subject):

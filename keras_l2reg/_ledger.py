@@ -123,17 +123,39 @@ class Stack:
         attribute: String, the attribute of `owner` that holds the regularizer.
     """
 
+    # One per weight and one per slot: small, so that many do not wake the collector.
+    __slots__ = (
+        "__weakref__",
+        "_models",
+        "_owner",
+        "attribute",
+        "base",
+        "entries",
+        "is_writable",
+        "original",
+    )
+
     def __init__(self, owner, attribute):
         self._owner = weakref.ref(owner)
+        self._models = ()
         self.attribute = attribute
-        self.entries = []
-        self.models = weakref.WeakSet()
+        self.entries = ()
         self.is_writable = True
         self.renew()
 
     def __reduce__(self):
         # The books stay with the original: a copy of a variable has none.
         return type(None), ()
+
+    @property
+    def models(self):
+        """The models that are known to hold the weight."""
+        return [model for ref in self._models if (model := ref()) is not None]
+
+    def note(self, ref):
+        """Remember a model, given as a weak reference."""
+        if ref not in self._models:
+            self._models = (*self._models, ref)
 
     def renew(self):
         """Without entries, what the place holds is its original."""
@@ -155,7 +177,7 @@ class Stack:
             if isinstance(owner, keras.Variable):
                 raise
             # A layer may forbid it; then it has no place that persists anything.
-            self.is_writable, self.entries = False, []
+            self.is_writable, self.entries = False, ()
 
     def value(self, without=lambda attachment: False):
         """What the entries make of the original, some attachments left out."""
@@ -279,7 +301,7 @@ def push(attachment, choices, weights, regularizer_of, instead_of=()):
     with _changed(itertools.chain(stacks, *(old.stacks for old in instead_of))):
         _remove(instead_of)
         for stack, entry in entries.values():
-            stack.entries.append(entry)
+            stack.entries = [*stack.entries, entry]
             attachment.stacks.add(stack)
     for old in instead_of:
         old.is_lifted = True
@@ -365,10 +387,11 @@ def keep_for_good(attachment, weights, convert):
 
 def note(model, weights):
     """Remember that `model` holds these weights: its compiled steps depend on them."""
+    ref = weakref.ref(model)
     for weight in weights:
         for stack in (stack_of(weight), slot_stack(weight)):
             if stack is not None:
-                stack.models.add(model)
+                stack.note(ref)
 
 
 @contextlib.contextmanager
@@ -376,8 +399,6 @@ def _changed(stacks):
     """Within, entries change; after, all places and compiled steps follow, or none."""
     stacks = list({id(stack): stack for stack in stacks}.values())
     before = [(s, s.entries, s.original, s.base, s.read()) for s in stacks]
-    for stack in stacks:
-        stack.entries = list(stack.entries)
     try:
         yield
         for stack in stacks:

@@ -50,15 +50,38 @@ def lost_on_save(model):
     ]
     probes = {w.slot: (w.holder, w.attribute, _Probe()) for w in penalized if w.slot}
     # If a model can't be saved at all, no probe notices anything: all is lost.
-    with slots_set(probes.values()), contextlib.suppress(Exception):
+    with slots_set(probes.values()) as in_place, contextlib.suppress(Exception):
         model.get_config()
     carried = {slot for slot, (_, _, probe) in probes.items() if probe.saved}
+    # Where no probe could be put, the layer's own config tells what is saved.
+    untried = [w for w in penalized if w.slot and probes[w.slot] not in in_place]
+    carried |= {w.slot for w in untried if _names_its_regularizer(w)}
     return [
         weight.name
         for weight in penalized
         if weight.slot not in carried
+        or not has_config(weight.regularizer)
         or not same_regularizer(weight.slot_value, weight.regularizer)
     ]
+
+
+def has_config(regularizer):
+    """Whether a regularizer gives a config; Keras' own base class raises instead.
+
+    >>> has_config(keras.regularizers.L2(0.1)), has_config(keras.Regularizer())
+    (True, False)
+    """
+    try:
+        getattr(regularizer, "get_config", dict)()
+    except Exception:
+        return False
+    return True
+
+
+def _names_its_regularizer(weight):
+    with contextlib.suppress(Exception):
+        return weight.attribute.strip("_") in weight.holder.get_config()
+    return False
 
 
 def same_regularizer(a, b):
@@ -69,9 +92,11 @@ def same_regularizer(a, b):
     """
     if a is b or a is None or b is None:
         return a is b
-    return type(a) is type(b) and (
-        not hasattr(a, "get_config") or a.get_config() == b.get_config()
-    )
+    if not hasattr(a, "get_config"):
+        return type(a) is type(b)
+    with contextlib.suppress(Exception):  # a user's own need not have a config
+        return type(a) is type(b) and a.get_config() == b.get_config()
+    return False
 
 
 @contextlib.contextmanager
@@ -81,6 +106,9 @@ def slots_set(entries):
     Args:
         entries: Iterable of `(layer, attribute name, regularizer)`.
 
+    Yields:
+        Those of `entries` that could be set.
+
     >>> layer = keras.layers.Dense(3)
     >>> with slots_set([(layer, "kernel_regularizer", "anything")]):
     ...     print(layer.kernel_regularizer)
@@ -88,15 +116,17 @@ def slots_set(entries):
     >>> print(layer.kernel_regularizer)
     None
     """
-    before = []
+    before, in_place = [], []
     try:
-        for holder, attribute, regularizer in entries:
+        for entry in entries:
+            holder, attribute, regularizer = entry
             value = getattr(holder, attribute)
             # A layer may forbid it; then its config says what it says.
             with contextlib.suppress(Exception):
                 setattr(holder, attribute, regularizer)
                 before.append((holder, attribute, value))
-        yield
+                in_place.append(entry)
+        yield in_place
     finally:
         for holder, attribute, value in reversed(before):
             setattr(holder, attribute, value)

@@ -381,6 +381,22 @@ def test_equal_looking_regularizers_of_a_users_own():
     assert len(penalties(model)) == 2
 
 
+@pytest.mark.parametrize("call", [L2AllWeights, attach])
+def test_a_model_is_walked_twice_once_to_choose_and_once_to_write(call, monkeypatch):
+    from keras_l2reg import weights
+
+    walks, inner_model = [], weights.inner_model
+
+    def counted(model):
+        walks.append(model)
+        return inner_model(model)
+
+    monkeypatch.setattr(weights, "inner_model", counted)
+    monkeypatch.setattr("keras_l2reg.attachment.lost_on_save", lambda model: [])
+    call(mlp(), 0.5, multipliers={"a/*": 0.5})
+    assert len(walks) == 2
+
+
 def test_a_subclass_of_l2_keeps_its_call():
     class Doubled(L2):
         def __call__(self, *weights):

@@ -57,7 +57,7 @@ def test_no_findings(saved, capsys):
 
 @pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_wrapped_model(saved):
-    assert main([saved(L2AllWeights(mlp(), l2=0.01))]) == 0
+    assert main([saved(L2AllWeights(mlp("l2"), l2=0.01, existing="replace"))]) == 0
 
 
 def test_json(saved, capsys):
@@ -306,7 +306,7 @@ def test_as_a_program(saved, module, tmp_path):
     )
     files = [
         saved(mlp(), "found.keras"),
-        saved(L2AllWeights(mlp(), l2=0.01), "wrapped.keras"),
+        saved(L2AllWeights(mlp("l2"), l2=0.01, existing="replace"), "wrapped.keras"),
         custom(module, saved, "Registered"),
         saved(named, "named.keras"),
     ]
@@ -343,7 +343,7 @@ def test_a_failure_is_not_a_finding(saved):
 @pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_other_programs_import_everything(saved, tmp_path):
     """`python -m theirs`, whose package imports this one before it has an argv."""
-    path = saved(L2AllWeights(mlp(), l2=0.01))
+    path = saved(L2AllWeights(mlp("l2"), l2=0.01, existing="replace"))
     package = tmp_path / "theirs"
     package.mkdir()
     (package / "__init__.py").write_text("import keras_l2reg\n")

@@ -102,7 +102,7 @@ def test_plot_is_that_of_plotting(monkeypatch):
 def test_a_path_without_runs_is_said(tmp_path):
     empty = Path([])
     assert str(empty) == "No runs."
-    assert str(Path([], interrupted=True)).startswith("no runs\ninterrupted")
+    assert str(Path([], interrupted=True)).startswith("No runs.\ninterrupted")
     assert repr(empty) == "<Path of 0 strengths, best l2=None>"
     assert empty.records == []
     assert empty.best is None and empty.one_standard_error is None
