@@ -19,6 +19,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import hush  # noqa: F401  (before Keras)
 import keras
 import numpy as np
 from glyphs import load_glyphs

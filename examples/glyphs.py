@@ -175,7 +175,10 @@ def cache_key(fonts, *numbers):
 def cached(path, make):
     """The arrays stored at `path`; made and stored if it holds none or is corrupt."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with (
+            open(path, "rb") as file,  # left open by numpy if it is corrupt
+            np.load(file, allow_pickle=False) as stored,
+        ):
             return {name: stored[name] for name in ARRAYS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         arrays = make()

@@ -10,6 +10,7 @@ what the penalty weighs on backbone and head before and after.
 
 import argparse
 
+import hush  # noqa: F401  (before Keras)
 import keras
 import numpy as np
 from glyphs import load_glyphs

@@ -12,6 +12,7 @@ within one standard error of it, and none; the last line says what that shows.
 import argparse
 import math
 
+import hush  # noqa: F401  (before Keras)
 import keras
 import numpy as np
 from glyphs import load_glyphs

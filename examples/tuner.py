@@ -16,6 +16,7 @@ import argparse
 import sys
 import tempfile
 
+import hush  # noqa: F401  (before Keras)
 import keras
 from glyphs import load_glyphs
 from rich import box

@@ -288,6 +288,7 @@ def test_half_weights_stay_safe_when_saved_cloned_or_built_later(dtype, tmp_path
     assert losses(unbuilt) == pytest.approx(expected[:1], rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Keras' own regularizers add up")
 def test_half_weights_unwrap_to_what_was_given():
     l1 = keras.regularizers.L1(0.5)
     wrapped = L2AllWeights(half_network("float16"), regularizer=l1)

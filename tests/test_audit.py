@@ -264,6 +264,7 @@ def test_exclusions_that_a_copy_has_too_are_not_lost():
 # partly-covered
 
 
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_partly_covered_by_a_wrapper():
     assert where(L2AllWeights(mlp(None, l2(1e-4))), "partly-covered") == ["out/kernel"]
     assert where(L2AllWeights(mlp()), "partly-covered") == []
@@ -279,6 +280,7 @@ def test_partly_covered_by_a_wrapper():
     assert where(body, "partly-covered") == []
 
 
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 @pytest.mark.filterwarnings("ignore:This strength is a variable")
 def test_partly_covered_by_a_live_strength_without_a_wrapper():
     def live():
@@ -293,6 +295,7 @@ def test_partly_covered_by_a_live_strength_without_a_wrapper():
     assert where(two, "partly-covered") == []
 
 
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_partly_covered_beside_the_live_strength_of_another_wrapper():
     shared = layers.Dense(3, name="shared")
     first = L2AllWeights(keras.Sequential([keras.Input((4,)), shared]))

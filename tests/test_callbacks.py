@@ -507,7 +507,8 @@ def scheduler(kind):
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 @pytest.mark.parametrize(
-    "kind", ["function", "step", pytest.param("epoch", marks=pytest.mark.slow)]
+    "kind",
+    ["step", *(pytest.param(k, marks=pytest.mark.slow) for k in ("function", "epoch"))],
 )
 def test_a_killed_run_resumes_as_if_unbroken(kind, tmp_path):
     start = wrapped()

@@ -207,6 +207,9 @@ def val_data_loss_of_stock_keras(l2):
     return min(losses)
 
 
+@pytest.mark.filterwarnings("ignore:getName..")
+@pytest.mark.filterwarnings("ignore:currentThread..")
+@pytest.mark.slow
 def test_keras_tuner_finds_the_strength(tmp_path):
     keras_tuner = pytest.importorskip("keras_tuner")
     grid = [0.001, 0.03, 0.3]

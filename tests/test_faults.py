@@ -76,6 +76,7 @@ def test_a_config_that_was_tampered_with_is_refused(saved, tmp_path, good, bad):
         keras.saving.load_model(path)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_raises_and_leaves_the_model_usable():
     wrapped = trained()

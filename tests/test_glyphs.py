@@ -257,6 +257,7 @@ def crafted_array(dtype, state):
     return Call(start, np.ndarray, (0,), b"b", state=bytes_of_array)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 @pytest.mark.parametrize(
     "attack",

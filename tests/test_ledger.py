@@ -421,6 +421,7 @@ def test_a_strength_that_is_a_users_variable_stays_that_variable():
     np.testing.assert_allclose(again["penalty"][0], 2 * logs["penalty"][0], rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The configuration of")
 def test_an_attribute_called_wrapped_model_is_a_users_own():
     class Own(keras.Model):
         def __init__(self):

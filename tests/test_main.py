@@ -55,6 +55,7 @@ def test_no_findings(saved, capsys):
     assert capsys.readouterr().out == "No findings.\n"
 
 
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_wrapped_model(saved):
     assert main([saved(L2AllWeights(mlp("l2"), l2=0.01, existing="replace"))]) == 0
 
@@ -297,6 +298,7 @@ def with_path(folder):
     return {"PYTHONPATH": os.pathsep.join([str(folder), *([path] if path else [])])}
 
 
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_as_a_program(saved, module, tmp_path):
     """Custom and wrapped models, a name that the terminal lacks; no noise around."""
     named = keras.Sequential(
@@ -338,6 +340,7 @@ def test_a_failure_is_not_a_finding(saved):
     assert done.returncode == 2 and "No space left" in done.stderr
 
 
+@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_other_programs_import_everything(saved, tmp_path):
     """`python -m theirs`, whose package imports this one before it has an argv."""
     path = saved(L2AllWeights(mlp("l2"), l2=0.01, existing="replace"))

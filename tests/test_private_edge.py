@@ -303,6 +303,7 @@ def test_added_losses_at():
     assert [float(ops.convert_to_numpy(term)) for term in model.losses] == before
 
 
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
 def test_example_inputs():
     def shapes(model):
         return keras.tree.map_structure(

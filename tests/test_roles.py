@@ -198,6 +198,7 @@ def test_tokens_and_positions_get_a_penalty_with_embeddings_only():
     assert len(select(model, embeddings=True)) == 3
 
 
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have")
 @pytest.mark.parametrize("name", ["float8", "stft"])
 def test_what_keras_itself_adds_beside_kernels_is_none(name):
     if name == "float8":
@@ -274,6 +275,7 @@ def test_repr_is_one_line_without_the_array():
     assert repr(kernel) == "<Weight name=a/kernel, role=kernel, shape=None>"
 
 
+@pytest.mark.filterwarnings("ignore:The configuration of")
 def test_a_vision_transformer_is_covered_as_timm_does():
     # timm leaves out of decay: pos_embed, cls_token, and all vectors.
     class Patches(layers.Layer):

@@ -329,7 +329,7 @@ def test_error_of_an_unbuilt_model_says_to_build_it():
 @pytest.mark.parametrize(
     "rule", [{}, {"layers": "*/kernel"}, {"biases": True, "layers": "*/kernel"}]
 )
-@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
 def test_error_of_a_quantized_model_speaks_of_quantization(mode, rule):
     model = two_layers()
     model.quantize(mode)

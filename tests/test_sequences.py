@@ -1,7 +1,7 @@
 """Random sequences over models that share layers, against a plain Python model.
 
 The reference knows nothing of Keras: a stack of numbers for each weight, and who put
-them there. Thirty sequences in a plain run, 500 with `pytest -m slow`.
+them there. Ten sequences in a plain run, 500 with `pytest -m slow`.
 """
 
 import dataclasses
@@ -256,7 +256,7 @@ QUIET = {
 }
 
 
-@settings(max_examples=30, **QUIET)
+@settings(max_examples=10, **QUIET)
 @given(ORIGINALS, SEQUENCES)
 def test_what_is_in_effect_is_what_a_plain_model_says(originals, actions):
     run(originals, actions)

@@ -113,6 +113,8 @@ CHANGES = [
     attached_beside,
     b_frozen,
 ]
+# Keras takes seconds to quantize; a plain run does it to one layer of two.
+SLOW = (quantized, quantized_to_4_bits)
 RULES = {
     "plain": {},
     "layers": {"layers": "a/*"},
@@ -126,7 +128,10 @@ RULES = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CHANGES],
+)
 def test_a_copy_has_what_is_in_effect_whatever_became_of_the_model(
     change, way, tmp_path
 ):
@@ -301,8 +306,22 @@ def trained(model, l2=None):
     return model
 
 
-@pytest.mark.parametrize("build", [mlp, functional, of_many_names])
-@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize(
+    ("build", "sharded"),
+    [
+        (mlp, False),
+        (of_many_names, True),
+        *(
+            pytest.param(*p, marks=pytest.mark.slow)
+            for p in (
+                (mlp, True),
+                (functional, False),
+                (functional, True),
+                (of_many_names, False),
+            )
+        ),
+    ],
+)
 def test_weights_files_go_both_ways(build, sharded, tmp_path):
     name, size = (
         ("m.weights.json", {"max_shard_size": 1.0}) if sharded else ("m.weights.h5", {})

@@ -553,6 +553,7 @@ def test_time_distributed_around_a_wrapper():
     assert penalty(stacked) == pytest.approx(9.0)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
 def test_further_arguments_of_a_call_go_through():
     class Several(keras.Model):
         def __init__(self):
@@ -601,6 +602,7 @@ def test_cloning_by_a_function_of_ones_own_says_what_to_do():
     assert inner.layers[0] is wrapped.layers[0]
 
 
+@pytest.mark.filterwarnings(r"ignore:\s*Warning: tf.lite.Interpreter")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TFLite converts TensorFlow")
 def test_tflite_converts_the_wrapper():
     import tensorflow as tf
