@@ -24,6 +24,7 @@ import keras
 from keras_l2reg import _ledger
 from keras_l2reg._ledger import Choice
 from keras_l2reg.selection import as_list, candidates
+from keras_l2reg.weights import listed
 
 # Of what `L2AllWeights.get_config` returns: 1 held the rule, without its outcome.
 FORMAT = 2
@@ -91,7 +92,7 @@ class Saved:
         if missing and is_complete:
             warnings.warn(
                 "These weights had a penalty when the wrapper was saved, and are not "
-                f"in the model that its config makes: {', '.join(missing)}. The "
+                f"in the model that its config makes: {listed(missing)}. The "
                 "others have theirs. Build these layers in the model's `build` or "
                 "`__init__`, or wrap the model again: `L2AllWeights(model, l2)`.",
                 stacklevel=2,

@@ -37,7 +37,7 @@ from keras_l2reg.regularizers import (
     strength_variables,
 )
 from keras_l2reg.selection import select
-from keras_l2reg.weights import find_weights, inner_model
+from keras_l2reg.weights import find_weights, inner_model, listed
 
 
 def attach(
@@ -151,7 +151,7 @@ def _warn_if_lost_on_save(model, names):
         warnings.warn(
             f"The configuration of {model.name!r} can't carry the penalty of these "
             "weights, so that save/load (and often clone_model) drops it; wrap the "
-            f"model with `L2AllWeights` to keep it: {', '.join(lost)}",
+            f"model with `L2AllWeights` to keep it: {listed(lost)}",
             stacklevel=3,
         )
 
@@ -161,7 +161,7 @@ def warn_if_left_out(names, existing):
     if names and existing is None:
         warnings.warn(
             "These weights have a penalty already, which is kept, so that the new "
-            f"one does not reach them: {', '.join(names)}. Pass existing='replace' or "
+            f"one does not reach them: {listed(names)}. Pass existing='replace' or "
             "'add' to reach them, or existing='keep' if this is what you want.",
             stacklevel=3,
         )
@@ -206,7 +206,7 @@ def plan_attachment(model, regularizer, existing=None, **rule):
     if not choices:
         raise ValueError(
             "Expected at least one weight to put the penalty on. Received: weights "
-            f"that all have one already ({', '.join(left_out)}), which is kept; pass "
+            f"that all have one already ({listed(left_out)}), which is kept; pass "
             "existing='replace' to put the new penalty in its place, or "
             "existing='add' to have both"
         )

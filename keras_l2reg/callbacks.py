@@ -33,6 +33,7 @@ from keras_l2reg.measure import (
     print_penalties,
 )
 from keras_l2reg.model import L2AllWeights
+from keras_l2reg.weights import listed
 
 # These write down every key that they find in the logs.
 _READ_EVERY_KEY = (
@@ -164,7 +165,7 @@ class PenaltyLogger(_AddsToLogs):
             self._warned_of.add("nan")
             warnings.warn(
                 "The penalty of these weights is NaN or infinite: "
-                f"{', '.join(names)}. Lower the learning rate or clip the gradients "
+                f"{listed(names)}. Lower the learning rate or clip the gradients "
                 "(`clipnorm=`); `keras.callbacks.TerminateOnNaN` stops such a run.",
                 stacklevel=2,
             )

@@ -9,7 +9,7 @@ import warnings
 
 import keras
 
-from keras_l2reg.weights import find_weights
+from keras_l2reg.weights import find_weights, listed
 
 
 class _Probe(keras.Regularizer):
@@ -138,7 +138,7 @@ def warn_of_stock(model, weights):
     if lost:
         warnings.warn(
             f"The configuration of {model.name!r} can't carry the penalty of "
-            f"these weights; loading it drops them: {', '.join(lost)}. Save the "
+            f"these weights; loading it drops them: {listed(lost)}. Save the "
             "wrapper instead, before `unwrap`, or attach again after loading.",
             stacklevel=3,
         )
@@ -151,7 +151,7 @@ def warn_of_stock(model, weights):
         warnings.warn(
             "Keras' own regularizers add up in float16, which ends at 65504, so that "
             "the penalty of these weights may become infinite: "
-            f"{', '.join(narrow)}. `keras_l2reg.attach` adds up in float32.",
+            f"{listed(narrow)}. `keras_l2reg.attach` adds up in float32.",
             stacklevel=3,
         )
 
@@ -172,7 +172,7 @@ def warn_of_lost_lora(model, outcome, weights):
             warnings.warn(
                 f"The configuration of {model.name!r} can't carry the LoRA of these "
                 "weights: Keras merges them into the kernels, and what is loaded has "
-                f"no penalty in their place: {', '.join(sorted(lost))}. After loading, "
+                f"no penalty in their place: {listed(sorted(lost))}. After loading, "
                 "call `enable_lora` and wrap the model again.",
                 stacklevel=3,
             )

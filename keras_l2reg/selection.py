@@ -19,7 +19,7 @@ import keras
 from keras_l2reg import _keras
 from keras_l2reg._roles import KERNEL_ROLES, ROLES
 from keras_l2reg._rule_arguments import as_list, check_arguments
-from keras_l2reg.weights import Weight, find_weights, inner_model
+from keras_l2reg.weights import Weight, find_weights, inner_model, listed
 
 __all__ = ["KERNEL_ROLES", "Decision", "as_list", "candidates", "decide", "select"]
 
@@ -232,9 +232,7 @@ def _check_matches(pattern, model, open_to, weights, argument):
 
 
 def _described(weights):
-    shown = [f"{w.name} ({w.role})" for w in weights[:20]]
-    more = f" and {len(weights) - 20} more" if len(weights) > 20 else ""
-    return f"[{', '.join(shown)}{more}]"
+    return f"[{listed(f'{w.name} ({w.role})' for w in weights)}]"
 
 
 def _hints(model, weights, pattern=None):

@@ -254,3 +254,14 @@ def _names_to_come(layer, present):
     if isinstance(layer, _DEPTHWISE_CONV):
         names = ["kernel" if n == "depthwise_kernel" else n for n in names]
     return [n for n in names if n not in {"activity", *present}]
+
+
+def listed(names, shown=20):
+    """Names for a message: the first of many, and how many more there are.
+
+    >>> listed(["a", "b", "c"], shown=2)
+    'a, b and 1 more'
+    """
+    names = list(names)
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
