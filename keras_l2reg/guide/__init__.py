@@ -86,8 +86,8 @@ They agree, and L2 is not what it is taken for:
 ## Beyond
 
 [Strengths][]: the same penalty in scikit-learn, torch and
-TensorFlow. [What differs from the bare model][], method by method. [What cannot be
-done][], and why.
+TensorFlow. [What differs from the bare model][], method by method.
+[What cannot be done][], and why.
 
 Examples, all of them beside the front page: `notmnist`, the question that this package
 answers; `tune`, the search for a strength; `pretrained`, a gentler penalty on a
