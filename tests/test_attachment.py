@@ -230,6 +230,7 @@ def float64_kernels(model):
     ]
 
 
+@pytest.mark.filterwarnings("ignore:The configuration of")  # on Keras 3.12
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("name", REGULARIZERS)
 def test_half_weights_are_safe_under_any_regularizer(name, dtype):

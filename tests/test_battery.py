@@ -40,7 +40,7 @@ def pairs():
 @pytest.mark.filterwarnings("ignore:The configuration of")
 @pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 @pytest.mark.filterwarnings("ignore:Skipping variable loading")
-@pytest.mark.parametrize(("name", "check"), pairs())
+@pytest.mark.parametrize(("name", "check"), list(pairs()))
 def test_check(name, check):
     if (name, check) in CANNOT.get(keras.backend.backend(), ()):
         pytest.skip("Keras on JAX forgets what SpectralNormalization assigns")
