@@ -1,5 +1,6 @@
 """The regularizers against NumPy float64: value, gradient, dtype, shape, config."""
 
+import contextlib
 import json
 
 import keras
@@ -316,7 +317,10 @@ def test_whatever_is_within_ours_is_computed_in_float32(name, dtype):
 def test_half_types_go_wrong_in_keras_own():
     # What `InFloat32` is for; once Keras sums in float32, it can go.
     tensor, _ = standard_normal((400, 300), "float16")
-    assert np.isinf(as_float64(keras.regularizers.L1(0.01)(tensor)))
+    penalty = np.nan
+    with contextlib.suppress(Exception):  # Keras 3.12 can't even multiply them
+        penalty = as_float64(keras.regularizers.L1(0.01)(tensor))
+    assert not np.isfinite(penalty)
 
 
 def test_wide_weights_are_passed_on_as_they_are():
