@@ -239,6 +239,9 @@ def test_a_wrapper_around_an_unbuilt_model_asks_its_rule_once_it_is_built(tmp_pa
 # ------------------------------------------------------------ files of earlier forms
 
 
+@pytest.mark.skipif(
+    keras.__version__.startswith("3.12."), reason="Keras 3.15 wrote these files"
+)
 def test_files_of_format_1_load(tmp_path):
     # A regularizer of L1(0.01) stood on both kernels, and 0.25 (b: half) was added.
     loaded = keras.saving.load_model(FILES / "format1_l2.keras")

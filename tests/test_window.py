@@ -602,7 +602,7 @@ def test_cloning_by_a_function_of_ones_own_says_what_to_do():
     assert inner.layers[0] is wrapped.layers[0]
 
 
-@pytest.mark.filterwarnings(r"ignore:\s*Warning: tf.lite.Interpreter")
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TFLite converts TensorFlow")
 def test_tflite_converts_the_wrapper():
     import tensorflow as tf
