@@ -159,6 +159,7 @@ class L2AllWeights(SplitLossModel):
         choices, left_out = planned or ([], [])
         if planned is None and hidden.saved is not None:
             choices = hidden.saved.choices(weights, hidden.is_complete)
+        warn_if_left_out(left_out, hidden.rule["existing"])
         earlier = hidden.attachment
         hidden.attachment = _ledger.Attachment(model, by_wrapper=True)
         regularizer_of = regularizer_for(hidden.regularizer)
@@ -171,7 +172,6 @@ class L2AllWeights(SplitLossModel):
             raise
         if hidden.is_complete:
             hidden.saved = None
-        warn_if_left_out(left_out, hidden.rule["existing"])
 
     def _put_again(self):
         """Put the penalty on the weights that there are by now."""

@@ -447,7 +447,8 @@ def test_what_a_wrapper_puts_on_is_not_lost():
     assert where(L2AllWeights(build()), "lost-on-save") == []
     model = build()
     model.layers[0].w.regularizer = l2(0.01)
-    assert where(L2AllWeights(model), "lost-on-save") == ["custom/w"]
+    wrapped = L2AllWeights(model, existing="keep")
+    assert where(wrapped, "lost-on-save") == ["custom/w"]
 
 
 # stale-trace
