@@ -504,7 +504,7 @@ def _outputs_from_the_start(model, x):
         if isinstance(layer, keras.layers.RNN):
             # Its own `reset_state` fails on the nested states of several cells.
             for state in keras.tree.flatten(layer.states or []):
-                state.assign(keras.ops.zeros_like(state))
+                state.assign(keras.ops.zeros(state.shape, state.dtype))
         elif hasattr(layer, "reset_state") and not _keras.sublayers(layer):
             layer.reset_state()
     return keras.tree.flatten(model(x))

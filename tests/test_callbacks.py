@@ -176,6 +176,7 @@ def test_the_values_of_a_batch_are_those_of_its_weights():
             assert watch.batches[batch][key] == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The penalty, ")
 @pytest.mark.parametrize("is_eager", [False, True], ids=["compiled", "eager"])
 def test_the_values_of_a_batch_follow_what_is_attached(is_eager):
     """From the next epoch on; in an eager step, from the next batch on."""

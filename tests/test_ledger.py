@@ -24,6 +24,11 @@ from small import (
 from keras_l2reg import L2, L2AllWeights, L2Scheduler, attach, audit, detach
 
 BACKEND = keras.backend.backend()
+# Of a strength that JAX compiles: a test of its own collects these.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This strength is a variable"),
+    pytest.mark.filterwarnings("ignore:The strength '"),
+]
 
 
 # ------------------------------------------------------- several hands on one model
