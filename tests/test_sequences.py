@@ -138,6 +138,10 @@ class World:
         b = keras.Model(x, dense(1, "second")(shared))
         outer = keras.Sequential([keras.Input((4,)), a])
         self.models = {"a": a, "b": b, "outer": outer}
+        for model in self.models.values():
+            # So that the package knows of it. The compiled step of a model that it has
+            # never seen stays as it was; `audit` finds that, and has tests of its own.
+            detach(attach(model, 0.1, existing="add"))
         self.layers = {
             "shared": a.get_layer("shared"),
             "first": a.get_layer("first"),
