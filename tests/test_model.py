@@ -600,6 +600,7 @@ for path in sorted(glob.glob(sys.argv[1] + "/*.keras")):
 FILES = {"sequential": sequential, "functional": functional, "nested": nested}
 
 
+@pytest.mark.slow
 def test_files_load_in_a_fresh_process(tmp_path):
     models = {name: wrapped(build) for name, build in FILES.items()}
     for name, model in models.items():

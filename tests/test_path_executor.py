@@ -64,7 +64,7 @@ def dask():
     [
         ("threads", True),
         ("processes", False),
-        ("dask", False),
+        pytest.param("dask", False, marks=pytest.mark.slow),
         pytest.param("processes", True, marks=pytest.mark.slow),
         pytest.param("dask", True, marks=pytest.mark.slow),
     ],
@@ -167,7 +167,12 @@ SHORT = {"epochs": 1, "verbose": 0, "restore_best_weights": False}
 
 
 @pytest.mark.parametrize(
-    "kind", ["threads", "processes", pytest.param("dask", marks=pytest.mark.slow)]
+    "kind",
+    [
+        "threads",
+        pytest.param("processes", marks=pytest.mark.slow),
+        pytest.param("dask", marks=pytest.mark.slow),
+    ],
 )
 def test_the_data_are_sent_once_per_worker(kind, request, tmp_path):
     executor = Sent(request.getfixturevalue(kind))
@@ -247,6 +252,7 @@ def assert_left_alone(model, before):
         np.testing.assert_array_equal(now, then)
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_its_own_task_only():
     spawn = multiprocessing.get_context("spawn")
     wrapped = compiled(L2AllWeights(network(), 0.7))
