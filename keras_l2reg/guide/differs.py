@@ -39,6 +39,10 @@ model and on its wrapped twin and compares.
 - a model that was built: `build` with another shape: is ignored, where `Sequential`
   raises.
 - sparse inputs: gradients are dense, as with any penalty on a kernel.
+- a model without a kernel: refused, by the constructor or, if it is not built yet, by
+  its first call.
+- a class that `get_config` can't name for loading (defined within a function, not
+  registered): `clone_model` of the wrapper fails as loading does.
 - `isinstance(wrapped, keras.Sequential)`: false; a wrapper is a `keras.Model`.
 
 **A class that redefines a part of Keras' trainer is refused**, since the wrapper trains
