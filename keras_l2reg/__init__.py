@@ -23,17 +23,17 @@ def _is_looked_up_to_run():
 
 
 if not _is_looked_up_to_run():
-    from keras_l2reg._weight_table import print_weights
+    from keras_l2reg._audit.audit import Finding, Findings, audit
+    from keras_l2reg._path.l2_path import l2_path
+    from keras_l2reg._path.result import L2Path
+    from keras_l2reg._penalties import penalties, print_penalties
+    from keras_l2reg._selection import select_weights
+    from keras_l2reg._weights_table import print_weights
     from keras_l2reg.attachment import attach, detach
-    from keras_l2reg.audit import Finding, Findings, audit
     from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger
-    from keras_l2reg.decay import set_weight_decay
-    from keras_l2reg.measure import penalties, print_penalties
-    from keras_l2reg.model import L2AllWeights
-    from keras_l2reg.path import l2_path
-    from keras_l2reg.path_result import Path
+    from keras_l2reg.models import L2AllWeights
+    from keras_l2reg.optimizers import set_weight_decay
     from keras_l2reg.regularizers import L2, InFloat32, L2Loss, Scaled, Sum
-    from keras_l2reg.selection import select
     from keras_l2reg.weights import Weight, find_weights
 
 __all__ = [
@@ -43,8 +43,8 @@ __all__ = [
     "InFloat32",
     "L2AllWeights",
     "L2Loss",
+    "L2Path",
     "L2Scheduler",
-    "Path",
     "PenaltyLogger",
     "Scaled",
     "Sum",
@@ -58,6 +58,6 @@ __all__ = [
     "penalties",
     "print_penalties",
     "print_weights",
-    "select",
+    "select_weights",
     "set_weight_decay",
 ]

@@ -16,8 +16,8 @@ import traceback
 import warnings
 
 import keras_l2reg
-from keras_l2reg._load_errors import module_of, reason_of
-from keras_l2reg._model_files import fault_of
+from keras_l2reg._cli.load_errors import module_of, reason_of
+from keras_l2reg._cli.model_files import fault_of
 
 EXIT_NONE, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
 

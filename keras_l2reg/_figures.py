@@ -11,7 +11,7 @@ import functools
 import io
 import pathlib
 
-from keras_l2reg._files import write_whole
+from keras_l2reg._io import write_whole
 
 
 def new_figure(height=4.0):

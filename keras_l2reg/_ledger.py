@@ -230,9 +230,9 @@ class Stack:
 def stack_of(weight):
     """The stack of a weight's variable; for an unbuilt layer's weight, of its slot."""
     if weight.variable is None:
-        return slot_stack(weight)
+        return config_stack(weight)
     stack = _stack(weight.variable, "regularizer")
-    slot = slot_stack(weight)
+    slot = config_stack(weight)
     # Made after the attachment, so what it has comes from the layer's attribute.
     if (
         slot is not None
@@ -244,14 +244,14 @@ def stack_of(weight):
     return stack
 
 
-def slot_stack(weight):
+def config_stack(weight):
     """The stack of the attribute that persists a weight's regularizer.
 
     `None` where there is no such attribute, or one that can't be set.
     """
-    if not weight.attribute:
+    if not weight.config_attribute:
         return None
-    stack = _stack(weight.holder, weight.attribute)
+    stack = _stack(weight.config_layer, weight.config_attribute)
     return stack if stack.is_writable else None
 
 
@@ -270,7 +270,7 @@ def attachments(weights):
     """Every attachment that has an entry on one of the weights, the oldest first."""
     found = {}
     for weight in weights:
-        for stack in (stack_of(weight), slot_stack(weight)):
+        for stack in (stack_of(weight), config_stack(weight)):
             for entry in stack.entries if stack is not None else ():
                 if entry.attachment is not None:
                     found[id(entry.attachment)] = entry.attachment
@@ -316,7 +316,7 @@ def _entries_of_slots(entries, weights):
     sharers = {}
     for weight in weights:
         if weight.variable is not None and not weight.is_frozen_lora_base:
-            slot = slot_stack(weight)
+            slot = config_stack(weight)
             if slot is not None:
                 sharers.setdefault(id(slot), (slot, []))[1].append(stack_of(weight))
     found = {}
@@ -361,7 +361,7 @@ def keep_for_good(attachment, weights, convert):
         weights: All weights of its model.
         convert: Function from a regularizer to the one that is to stand in its place.
     """
-    places = {stack for w in weights for stack in (stack_of(w), slot_stack(w))}
+    places = {stack for w in weights for stack in (stack_of(w), config_stack(w))}
     places = {*places, *attachment.stacks} - {None}
     converted = []
     for stack in places:
@@ -385,11 +385,11 @@ def keep_for_good(attachment, weights, convert):
     attachment.is_lifted = True
 
 
-def note(model, weights):
+def record_model(model, weights):
     """Remember that `model` holds these weights: its compiled steps depend on them."""
     ref = weakref.ref(model)
     for weight in weights:
-        for stack in (stack_of(weight), slot_stack(weight)):
+        for stack in (stack_of(weight), config_stack(weight)):
             if stack is not None:
                 stack.note(ref)
 

@@ -23,7 +23,7 @@ import keras
 
 from keras_l2reg import _ledger
 from keras_l2reg._ledger import Choice
-from keras_l2reg.selection import as_list, candidates
+from keras_l2reg._selection import as_list, candidates
 from keras_l2reg.weights import listed
 
 # Of what `L2AllWeights.get_config` returns: 1 held the rule, without its outcome.
@@ -100,7 +100,7 @@ class Saved:
         return [Choice(by_name[n], f, adds) for n, f, adds in chosen if n in by_name]
 
 
-def slots_without(attachment, weights):
+def configs_without(attachment, weights):
     """The layers' attributes as the inner model's own config is to say them.
 
     Returns:
@@ -111,14 +111,14 @@ def slots_without(attachment, weights):
     >>> weights, attachment = find_weights(model), _ledger.Attachment(model)
     >>> choices = [Choice(weights[0], 0.5, False)]
     >>> _ledger.push(attachment, choices, weights, lambda _, l2: L2(l2))
-    >>> [regularizer for _, _, regularizer in slots_without(attachment, weights)]
+    >>> [regularizer for _, _, regularizer in configs_without(attachment, weights)]
     [None, None]
     """
     slots = {}
     for weight in weights:
-        stack = _ledger.slot_stack(weight)
+        stack = _ledger.config_stack(weight)
         if stack is not None:
-            place = weight.holder, weight.attribute
+            place = weight.config_layer, weight.config_attribute
             slots[id(stack)] = *place, stack.value_for_file(attachment)
     return list(slots.values())
 

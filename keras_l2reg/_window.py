@@ -20,7 +20,7 @@ import h5py
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg._rule_arguments import check_model
+from keras_l2reg._validation import check_model
 
 # A user's class may redefine these: they are called on the inner model itself.
 ACTS_WITHIN = {

@@ -24,9 +24,9 @@ import keras
 
 from keras_l2reg import _keras, _ledger
 from keras_l2reg._ledger import Choice
-from keras_l2reg._numbers import as_number
-from keras_l2reg._rule_arguments import check_model
-from keras_l2reg.persistence import lost_on_save
+from keras_l2reg._persistence import lost_on_save
+from keras_l2reg._selection import select_weights
+from keras_l2reg._validation import as_number, check_model
 from keras_l2reg.regularizers import (
     L2,
     L2Loss,
@@ -36,7 +36,6 @@ from keras_l2reg.regularizers import (
     safe_for,
     strength_variables,
 )
-from keras_l2reg.selection import select
 from keras_l2reg.weights import find_weights, inner_model, listed
 
 
@@ -109,7 +108,7 @@ def attach(
     choices, left_out = plan_attachment(model, regularizer, existing, **rule)
     weights = find_weights(model)
     earlier = [] if existing == "add" else _attachments_of(model, weights)
-    _ledger.note(model, weights)
+    _ledger.record_model(model, weights)
     _ledger.push(
         _ledger.Attachment(model),
         choices,
@@ -134,7 +133,7 @@ def _attachments_of(model, weights):
 
 def _warn_if_constant(model, regularizer):
     tracked = {id(v) for v in model.variables}
-    if _keras.traces_constants() and any(
+    if _keras.backend.traces_constants and any(
         id(variable) not in tracked for variable in strength_variables(regularizer)
     ):
         warnings.warn(
@@ -174,7 +173,7 @@ def plan_attachment(model, regularizer, existing=None, **rule):
         model, existing: as in `attach`.
         regularizer: A callable from `as_regularizer`.
         **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as in
-            `select`.
+            `select_weights`.
 
     Returns:
         A list of `Choice`, and the names of the weights that are left alone for a
@@ -194,7 +193,7 @@ def plan_attachment(model, regularizer, existing=None, **rule):
     check_existing(existing)
     regularizer_of = regularizer_for(regularizer)
     choices, left_out = [], []
-    for weight, factor in select(model, **rule):
+    for weight, factor in select_weights(model, **rule):
         below = regularizer_beside(weight, model)
         if below is not None and existing in (None, "keep"):
             left_out.append(weight.name)
@@ -261,7 +260,7 @@ def regularizer_for(regularizer):
 
     def of_weight(weight, factor):
         if weight.variable is None:
-            return of_kind(factor, weight.holder.variable_dtype)
+            return of_kind(factor, weight.config_layer.variable_dtype)
         return of_kind(factor, weight.variable.dtype)
 
     return of_weight

@@ -24,15 +24,15 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
-from keras_l2reg._numbers import as_number, check_integer, number_meant
-from keras_l2reg._tables import print_text
-from keras_l2reg.measure import (
+from keras_l2reg._penalties import (
     CompiledPenalties,
     penalized,
     penalties_now,
     print_penalties,
 )
-from keras_l2reg.model import L2AllWeights
+from keras_l2reg._tables import print_text
+from keras_l2reg._validation import as_number, check_integer, number_meant
+from keras_l2reg.models import L2AllWeights
 from keras_l2reg.weights import listed
 
 # These write down every key that they find in the logs.
@@ -152,7 +152,7 @@ class PenaltyLogger(_AddsToLogs):
 
     def _penalties_in_fit(self):
         # What changes within an epoch does not reach a compiled step either.
-        if not (self._is_up_to_date and _keras.compiles_steps(self.model)):
+        if not (self._is_up_to_date and _keras.backend.compiles_steps(self.model)):
             weights = penalized(self.model)
             if self._compiled is None or not self._compiled.is_for(weights):
                 self._compiled = CompiledPenalties(self.model, weights)

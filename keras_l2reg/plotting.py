@@ -17,8 +17,8 @@ import math
 import numpy as np
 
 from keras_l2reg._figures import new_axes, new_figure, save_picture
-from keras_l2reg.selection import select
-from keras_l2reg.squares import sum_of_squares
+from keras_l2reg._selection import select_weights
+from keras_l2reg._squares import sum_of_squares
 
 __all__ = [
     "plot_path",
@@ -138,7 +138,7 @@ def plot_path(path, figure=None):
     left of the weakest of the others, on an axis that is linear between the two.
 
     Args:
-        path: The `Path` that `l2_path` returned.
+        path: The `L2Path` that `l2_path` returned.
         figure: `matplotlib.figure.Figure` or `SubFigure` to draw on, best with
             `layout="constrained"`. Defaults to `None`, a new one.
 
@@ -152,8 +152,8 @@ def plot_path(path, figure=None):
 
     Example:
 
-    >>> from keras_l2reg import Path
-    >>> figure = plot_path(Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 2.5},
+    >>> from keras_l2reg import L2Path
+    >>> figure = plot_path(L2Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 2.5},
     ...                          {"l2": 0.1, "repeat": 0, "val_data_loss": 1.5}]))
     >>> [ax.get_ylabel() for ax in figure.axes]
     ['val_data_loss\\n(units of the loss)']
@@ -278,7 +278,7 @@ def weight_norms(model):
 
     Source: `numpy.linalg.norm`.
     """
-    weights = [weight for weight, _ in select(model)]
+    weights = [weight for weight, _ in select_weights(model)]
     unbuilt = [weight.name for weight in weights if weight.variable is None]
     if unbuilt:
         raise ValueError(

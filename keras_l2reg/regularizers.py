@@ -15,8 +15,7 @@ class        penalty of a weight w   the same as
 (3.0, 1.5)
 
 All five compute in float32 when the weight is float16 or bfloat16, where Keras' own
-regularizers overflow at 65504 or keep three digits. `keras_l2reg.stock.to_stock` turns
-any of them into regularizers that come with Keras.
+regularizers overflow at 65504 or keep three digits.
 """
 
 import functools
@@ -26,8 +25,8 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
-from keras_l2reg._numbers import as_number, check_number, number_meant
-from keras_l2reg.squares import HALF_TYPES, in_float32, sum_of_squares
+from keras_l2reg._squares import HALF_TYPES, in_float32, sum_of_squares
+from keras_l2reg._validation import as_number, check_number, number_meant
 
 
 def check_strength(value, name):
@@ -85,7 +84,7 @@ def strength_variables(regularizer):
 def _times(strength, penalty):
     # A float stays one: `ops.multiply` would round it to float32 first.
     if isinstance(strength, keras.Variable):
-        if _keras.is_baked_in(strength, penalty):
+        if _keras.backend.is_baked_in(strength, penalty):
             warnings.warn(
                 f"The strength {strength.name!r} is a variable that the model in "
                 "training does not track, so JAX compiles its present value into the "
@@ -94,7 +93,7 @@ def _times(strength, penalty):
                 stacklevel=3,
             )
         strength = ops.cast(strength, penalty.dtype)
-    elif _keras.in_torch_transform():
+    elif _keras.backend.in_transform():
         # There, forward mode makes a float64 of a float times a scalar.
         strength = ops.convert_to_tensor(strength, penalty.dtype)
     return strength * penalty

@@ -28,12 +28,12 @@ import keras
 import numpy as np
 
 from keras_l2reg import _keras
-from keras_l2reg._load_errors import reason_of
-from keras_l2reg._rule_arguments import check_arguments
+from keras_l2reg._cli.load_errors import reason_of
+from keras_l2reg._persistence import lost_on_save, same_regularizer
+from keras_l2reg._selection import select_weights
+from keras_l2reg._validation import check_arguments
 from keras_l2reg.attachment import attach, detach
-from keras_l2reg.model import L2AllWeights
-from keras_l2reg.persistence import lost_on_save, same_regularizer
-from keras_l2reg.selection import select
+from keras_l2reg.models import L2AllWeights
 from keras_l2reg.weights import find_weights
 
 # With SGD(1.0) and no data loss, a step halves each covered weight.
@@ -128,7 +128,7 @@ def _check_flags(safe_mode, rule):
             "Invalid type for argument `safe_mode`. Expected `True`, or `False` to "
             f"restore Python lambdas. Received: safe_mode={safe_mode!r}"
         )
-    known = [*inspect.signature(select).parameters][1:]
+    known = [*inspect.signature(select_weights).parameters][1:]
     for name, value in rule.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
@@ -238,7 +238,7 @@ class Subject:
         """`(Weight, multiplier)` of each trainable weight that `attach` would cover."""
         return [
             (w, multiplier)
-            for w, multiplier in select(model, **self.rule)
+            for w, multiplier in select_weights(model, **self.rule)
             if w.regularizer is None and _trains(model, w)
         ]
 
@@ -297,7 +297,7 @@ def check_wrapper_terms(subject):
     wrapped(x)
     covered = [
         (weight, multiplier)
-        for weight, multiplier in select(wrapped, **subject.rule)
+        for weight, multiplier in select_weights(wrapped, **subject.rule)
         if _twin_name(weight, wrapped, twin) in names
     ]
     _expect_equal("number of covered weights", len(names), len(covered))
@@ -395,7 +395,7 @@ def check_detach(subject):
 def check_freeze(subject):
     """Freezing a layer drops its term at once, unfreezing brings it back."""
     model, _ = subject.attached()
-    covered = {w.name: w for w, _ in select(model, **subject.rule)}
+    covered = {w.name: w for w, _ in select_weights(model, **subject.rule)}
     owners = {id(w.layers[-1]): w.layers[-1] for w in covered.values() if w.layers}
     every_other = [
         layer
@@ -424,7 +424,7 @@ def check_unwrap(subject):
     for name, value in expected.items():
         _expect_close(f"penalty of {name}", value, received[name])
     for weight in find_weights(model):
-        for regularizer in (weight.regularizer, weight.slot_value):
+        for regularizer in (weight.regularizer, weight.configured_regularizer):
             module = type(regularizer).__module__
             if module.startswith("keras_l2reg"):
                 _expect_equal(f"regularizer of {weight.name}", "Keras' own", module)
@@ -553,7 +553,7 @@ def _state(model):
         "config": config,
         "losses": _terms(model),
         "regularizers in effect": [w.regularizer for w in weights],
-        "regularizers of the layers": [w.slot_value for w in weights],
+        "regularizers of the layers": [w.configured_regularizer for w in weights],
         "weights": [_float64(v).tolist() for v in model.weights],
     }
 

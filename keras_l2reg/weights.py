@@ -43,8 +43,8 @@ class Weight:
             `"embeddings"`, `"bias"`, `"scale"`, `"shift"`, `"slope"` or `"other"`.
         variable: The `keras.Variable`, or `None` while the layer is unbuilt.
         layers: The layers on the way from the model (left out) to the owner (last).
-        holder: The layer whose attribute persists the regularizer, or `None`.
-        attribute: The name of that attribute, or `None`.
+        config_layer: The layer whose attribute persists the regularizer, or `None`.
+        config_attribute: The name of that attribute, or `None`.
         is_guess: Whether the role is a guess, told from the shape alone or from a
             word within the name. Defaults to `False`.
 
@@ -61,8 +61,8 @@ class Weight:
     role: str
     variable: keras.Variable | None
     layers: tuple
-    holder: keras.layers.Layer | None = None
-    attribute: str | None = None
+    config_layer: keras.layers.Layer | None = None
+    config_attribute: str | None = None
     is_guess: bool = False
 
     def __repr__(self):
@@ -71,20 +71,28 @@ class Weight:
         return f"<Weight name={self.name}, role={self.role}{guess}, shape={shape}>"
 
     @property
-    def slot(self):
+    def config_key(self):
         """A key for the attribute (persistence), or `None` where there is none."""
-        return (id(self.holder), self.attribute) if self.attribute else None
+        return (
+            (id(self.config_layer), self.config_attribute)
+            if self.config_attribute
+            else None
+        )
 
     @property
-    def slot_value(self):
+    def configured_regularizer(self):
         """The regularizer that the layer's attribute holds (persistence)."""
-        return getattr(self.holder, self.attribute) if self.attribute else None
+        return (
+            getattr(self.config_layer, self.config_attribute)
+            if self.config_attribute
+            else None
+        )
 
     @property
     def regularizer(self):
         """The regularizer in effect; for an unbuilt layer, the one to come."""
         if self.variable is None:
-            return self.slot_value
+            return self.configured_regularizer
         return self.variable.regularizer
 
     @property
@@ -205,20 +213,22 @@ def _leaves(value, path=()):
 def _describe(own_name, role, variable, layers, owner, taken):
     name = _unused("/".join([*(layer.name for layer in layers), own_name]), taken)
     role, attribute, is_guess = role
-    holder = owner
+    config_layer = owner
     if len(layers) > 1 and isinstance(layers[-2], _ATTENTION):
-        holder = layers[-2]
+        config_layer = layers[-2]
     # MultiHeadAttention keeps its regularizers under private names.
     for candidate in (attribute, f"_{attribute}"):
-        if _is_readable(holder, candidate):
-            return Weight(name, role, variable, layers, holder, candidate, is_guess)
+        if _is_readable(config_layer, candidate):
+            return Weight(
+                name, role, variable, layers, config_layer, candidate, is_guess
+            )
     return Weight(name, role, variable, layers, is_guess=is_guess)
 
 
-def _is_readable(holder, attribute):
+def _is_readable(config_layer, attribute):
     # A property of the user's own may raise anything.
     try:
-        getattr(holder, attribute)
+        getattr(config_layer, attribute)
     except Exception:
         return False
     return True

@@ -14,7 +14,7 @@ PAGES = {path.stem for path in FOLDER.glob("*.py")} - {"__init__"}
 
 
 def test_every_finding_has_a_page():
-    sources = [path.read_text() for path in FOLDER.parent.glob("*.py")]
+    sources = [path.read_text() for path in FOLDER.parent.rglob("*.py")]
     codes = {
         code
         for source in sources

@@ -63,7 +63,7 @@ def test_wrapped_model(saved):
 def test_json(saved, capsys):
     assert main(["--json", saved(mlp())]) == 1
     (finding,) = json.loads(capsys.readouterr().out)
-    assert sorted(finding) == ["code", "file", "mend", "message", "severity", "where"]
+    assert sorted(finding) == ["code", "file", "fix", "message", "severity", "where"]
     assert (finding["code"], finding["where"]) == ("last-layer-only", ["out/kernel"])
     assert main(["--json", saved(mlp("l2"))]) == 0
     assert json.loads(capsys.readouterr().out) == []

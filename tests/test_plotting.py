@@ -12,7 +12,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
 
-from keras_l2reg import L2AllWeights, Path, PenaltyLogger, l2_path
+from keras_l2reg import L2AllWeights, L2Path, PenaltyLogger, l2_path
 from keras_l2reg.plotting import (
     plot_path,
     plot_penalties,
@@ -45,7 +45,7 @@ def path_of(strengths=(1.0, 0.1, 0.01), repeats=3, metrics=("accuracy",), lost=(
             if l2 in lost:
                 figures = dict.fromkeys(figures, float("nan"))
             runs.append({"l2": l2, "repeat": repeat, **figures})
-    return Path(runs)
+    return L2Path(runs)
 
 
 def every_picture():
@@ -171,7 +171,7 @@ def test_without_metrics_there_is_one_panel():
 
 
 def test_what_was_monitored_comes_first():
-    path = Path(path_of().runs, "val_accuracy", "max")
+    path = L2Path(path_of().runs, "val_accuracy", "max")
     labels = [ax.get_ylabel() for ax in plot_path(path).axes]
     assert labels[0].startswith("val_accuracy")
     assert labels[1].startswith("val_data_loss")
@@ -286,7 +286,7 @@ def test_a_path_goes_where_it_is_told(tmp_path):
 
 def test_an_empty_path_is_refused():
     with pytest.raises(ValueError, match="at least one run"):
-        plot_path(Path([]))
+        plot_path(L2Path([]))
 
 
 # --------------------------------------------------------------------- weights

@@ -9,9 +9,9 @@ import pytest
 from keras import ops
 
 from keras_l2reg import L2, InFloat32, L2Loss, Scaled, Sum
+from keras_l2reg._builtin import convert_to_builtin
+from keras_l2reg._squares import sum_of_squares
 from keras_l2reg.regularizers import total_penalty
-from keras_l2reg.squares import sum_of_squares
-from keras_l2reg.stock import to_stock
 
 SHAPES = [(), (1,), (7,), (0,), (3, 0), (4, 5), (2, 3, 4), (2, 1, 3, 2, 2)]
 DTYPES = {"float64": 1e-12, "float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-3}
@@ -246,7 +246,7 @@ def test_half_precision_does_not_overflow(regularizer, dtype):
     tensor, values = standard_normal((784, 1024), dtype)
     stock = as_float64(keras.regularizers.L2(0.01)(tensor))
     if dtype == "float16":
-        assert np.isinf(stock), "what this package mends"
+        assert np.isinf(stock), "what this package fixes"
     penalty = as_float64(regularizer(tensor))
     np.testing.assert_allclose(penalty, 0.01 * np.sum(values**2), rtol=1e-3)
     slope = as_float64(gradient(regularizer, tensor))
@@ -390,7 +390,7 @@ def test_a_layer_carries_it(name):
 @pytest.mark.parametrize("name", PENALTIES)
 def test_to_stock_is_the_same_penalty_by_keras_alone(name):
     regularizer, reference = PENALTIES[name]
-    stock = to_stock(regularizer)
+    stock = convert_to_builtin(regularizer)
     assert type(stock).__module__.startswith("keras.")
     tensor, values = standard_normal((4, 5), "float32")
     np.testing.assert_allclose(as_float64(stock(tensor)), reference(values), rtol=1e-6)
@@ -400,16 +400,16 @@ def test_to_stock_takes_the_present_strength():
     strength = keras.Variable(0.5)
     nested = Scaled(Sum([L2(strength), keras.regularizers.L1(0.1)]), 0.5)
     strength.assign(0.25)
-    stock = to_stock(nested)
+    stock = convert_to_builtin(nested)
     assert stock.get_config() == {"l1": pytest.approx(0.05), "l2": pytest.approx(0.125)}
 
 
 def test_to_stock_scales_orthogonal_and_leaves_strangers():
     orthogonal = keras.regularizers.OrthogonalRegularizer(0.2, mode="columns")
-    stock = to_stock(Scaled(orthogonal, 0.5))
+    stock = convert_to_builtin(Scaled(orthogonal, 0.5))
     assert stock.mode == "columns" and float(stock.factor) == pytest.approx(0.1)
-    assert to_stock(orthogonal) is orthogonal
-    assert to_stock(InFloat32(orthogonal)) is orthogonal
+    assert convert_to_builtin(orthogonal) is orthogonal
+    assert convert_to_builtin(InFloat32(orthogonal)) is orthogonal
 
 
 def test_a_variable_strength_survives_a_config_as_a_number():

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 from models import SEQUENCES, around
 
-from keras_l2reg import L2AllWeights, attach, find_weights, select
+from keras_l2reg import L2AllWeights, attach, find_weights, select_weights
 from keras_l2reg._roles import KERNEL_ROLES, ROLES, as_markdown, role_of
 
 
@@ -23,7 +23,7 @@ def test_no_word_speaks_for_two_roles():
 def test_what_covers_a_role_is_an_argument_of_the_rule():
     flags = {role.covered for role in ROLES.values()} - {True, False}
     assert flags == {"biases", "embeddings"}
-    for function in (select, attach, L2AllWeights):
+    for function in (select_weights, attach, L2AllWeights):
         assert flags < set(inspect.signature(function).parameters)
 
 
@@ -194,8 +194,8 @@ def test_kernels_of_own_layers(name):
 
 def test_tokens_and_positions_get_a_penalty_with_embeddings_only():
     model = around(layer_of(*OWN["patches"][0]), shape=(6,))
-    assert [w.name for w, _ in select(model)] == ["own/patch_kernel"]
-    assert len(select(model, embeddings=True)) == 3
+    assert [w.name for w, _ in select_weights(model)] == ["own/patch_kernel"]
+    assert len(select_weights(model, embeddings=True)) == 3
 
 
 @pytest.mark.filterwarnings("ignore:Layer InputLayer does not have")
@@ -214,7 +214,7 @@ def test_what_keras_itself_adds_beside_kernels_is_none(name):
             around(layer, shape=(16, 1)),
             ["a/real_kernel", "a/imag_kernel"],
         )
-    assert [w.name for w, _ in select(model)] == kernels
+    assert [w.name for w, _ in select_weights(model)] == kernels
 
 
 # --- Names -----------------------------------------------------------------------

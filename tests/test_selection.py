@@ -11,7 +11,7 @@ from keras_l2reg import (
     attach,
     find_weights,
     print_weights,
-    select,
+    select_weights,
     set_weight_decay,
 )
 
@@ -74,7 +74,9 @@ LAYERS = [
 
 
 def described(layer):
-    return {w.name.split("/")[-1]: (w.role, w.attribute) for w in find_weights(layer)}
+    return {
+        w.name.split("/")[-1]: (w.role, w.config_attribute) for w in find_weights(layer)
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,8 +98,10 @@ def test_role_and_attribute(layer, inputs, expected):
 def test_every_attribute_is_in_the_config_of_its_holder(name):
     model = MODELS[name].build()
     for weight in find_weights(model):
-        if weight.attribute:
-            assert weight.attribute.strip("_") in weight.holder.get_config()
+        if weight.config_attribute:
+            assert (
+                weight.config_attribute.strip("_") in weight.config_layer.get_config()
+            )
 
 
 @pytest.mark.parametrize(
@@ -105,10 +109,10 @@ def test_every_attribute_is_in_the_config_of_its_holder(name):
 )
 def test_unbuilt_layers_foretell_their_weights(layer):
     model = keras.Sequential([layer])
-    before = [(w.name, w.role, w.attribute) for w in find_weights(model)]
+    before = [(w.name, w.role, w.config_attribute) for w in find_weights(model)]
     assert all(w.variable is None for w in find_weights(model))
     model.build((None, 5, 6))
-    after = [(w.name, w.role, w.attribute) for w in find_weights(model)]
+    after = [(w.name, w.role, w.config_attribute) for w in find_weights(model)]
     assert sorted(before) == sorted(after)
 
 
@@ -165,12 +169,12 @@ def two_layers():
     ],
 )
 def test_rule(rule, expected):
-    assert {w.name: m for w, m in select(two_layers(), **rule)} == expected
+    assert {w.name: m for w, m in select_weights(two_layers(), **rule)} == expected
 
 
 def test_layer_class_takes_in_what_stands_within():
     model = MODELS["bidirectional"].build()
-    by_class = select(model, layers=layers.Bidirectional)
+    by_class = select_weights(model, layers=layers.Bidirectional)
     assert len(by_class) == 4
 
 
@@ -190,7 +194,7 @@ def test_layer_class_takes_in_what_stands_within():
 )
 def test_what_matches_nothing_is_an_error(rule):
     with pytest.raises(ValueError, match=r"Received"):
-        select(two_layers(), **rule)
+        select_weights(two_layers(), **rule)
 
 
 def test_wrapper_is_seen_through():
@@ -208,14 +212,14 @@ def test_narrowed_wrapper_loads_again(pattern, tmp_path):
 
 
 def test_class_of_the_model_itself_takes_in_its_own_weights():
-    own = [w.name for w, _ in select(OwnWeight(), layers=OwnWeight)]
+    own = [w.name for w, _ in select_weights(OwnWeight(), layers=OwnWeight)]
     assert own == ["w", "head/kernel"]
     model = Subclassed()
     model(VECTORS)
     both = ["hidden/kernel", "head/kernel"]
-    assert [w.name for w, _ in select(model, layers=Subclassed)] == both
+    assert [w.name for w, _ in select_weights(model, layers=Subclassed)] == both
     wrapped = L2AllWeights(model, layers=Subclassed)
-    assert [w.name for w, _ in select(wrapped, layers=Subclassed)] == both
+    assert [w.name for w, _ in select_weights(wrapped, layers=Subclassed)] == both
 
 
 # --- exclude, wherever the rule goes ---------------------------------------------
@@ -309,7 +313,7 @@ def with_table():
 )
 def test_error_names_what_would_cover_the_weights(rule, way_out):
     with pytest.raises(ValueError, match="Hint") as error:
-        select(with_table(), **rule)
+        select_weights(with_table(), **rule)
     assert way_out in str(error.value).partition("Hint")[2]
 
 
@@ -317,12 +321,12 @@ def test_error_names_the_flag_where_embeddings_are_all_there_is():
     model = keras.Sequential([keras.Input((5,)), layers.Embedding(7, 4)])
     for rule in ({}, {"layers": layers.Embedding}):
         with pytest.raises(ValueError, match="embeddings=True"):
-            select(model, **rule)
+            select_weights(model, **rule)
 
 
 def test_error_of_an_unbuilt_model_says_to_build_it():
     with pytest.raises(ValueError, match="build or call the model first"):
-        select(MODELS["custom_bare_weight_unbuilt"].build(), layers="bare/*")
+        select_weights(MODELS["custom_bare_weight_unbuilt"].build(), layers="bare/*")
 
 
 @pytest.mark.filterwarnings("ignore:Layer")
@@ -333,7 +337,7 @@ def test_error_of_an_unbuilt_model_says_to_build_it():
 def test_error_of_a_quantized_model_speaks_of_quantization(mode, rule):
     model = two_layers()
     model.quantize(mode)
-    for put in (select, attach, L2AllWeights):
+    for put in (select_weights, attach, L2AllWeights):
         with pytest.raises(ValueError, match=r"\['hidden', 'output'\] are quantized"):
             put(model, **rule)
     # The way out that the message names.
@@ -347,14 +351,14 @@ def test_a_float8_model_is_not_called_quantized():
     model = two_layers()
     model.quantize("float8")
     with pytest.raises(ValueError) as error:
-        select(model, layers="nothing*")
+        select_weights(model, layers="nothing*")
     assert "quantized" not in str(error.value)
 
 
 def test_error_of_a_large_model_is_short():
     model = around(*[layers.Dense(6) for _ in range(50)], shape=(6,))
     with pytest.raises(ValueError, match="and 30 more") as error:
-        select(model, layers="nothing*")
+        select_weights(model, layers="nothing*")
     assert len(str(error.value)) < 1500
 
 
@@ -429,7 +433,7 @@ def test_print_weights_covers_what_select_does(capsys):
         model = entry.build()
         model(entry.inputs)
         shown = printed(capsys, model, **entry.rule)
-        covered = [w.name for w, _ in select(model, **entry.rule)]
+        covered = [w.name for w, _ in select_weights(model, **entry.rule)]
         assert [n for n, row in shown.items() if row[1] == "yes"] == covered, name
 
 

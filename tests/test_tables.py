@@ -4,7 +4,7 @@ import html.parser
 
 import pytest
 
-from keras_l2reg import Finding, Findings, Path
+from keras_l2reg import Finding, Findings, L2Path
 from keras_l2reg._tables import Table
 
 NAMES = ["dense[relu]", "enc[", "x]", "[bold]", "[/]", ":smile:", "a<b>&c", "层"]
@@ -51,7 +51,7 @@ def test_findings_and_paths_are_not_markup(name):
     findings = Findings([Finding("frozen", "info", (name,), name, name)])
     assert str(findings).count(name) == 3
     assert Cells(findings._repr_html_()).text.count(name) == 3
-    path = Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 1.0, f"val_{name}": 2.0}])
+    path = L2Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 1.0, f"val_{name}": 2.0}])
     assert f"val_{name}" in str(path)
     assert f"val_{name}" in Cells(path._repr_html_()).cells
 
@@ -92,18 +92,18 @@ def test_no_colors_even_where_they_are_forced(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     findings = Findings([Finding("frozen", "info", ("a",), "m", "n")])
-    path = Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 1.0}])
+    path = L2Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 1.0}])
     assert "\x1b" not in f"{findings}{path}"
 
 
 def test_without_rows_there_is_a_word():
-    assert (str(Findings()), str(Path([]))) == ("No findings.", "No runs.")
+    assert (str(Findings()), str(L2Path([]))) == ("No findings.", "No runs.")
     assert "No findings." in Findings()._repr_html_()
-    assert "No runs." in Path([])._repr_html_()
+    assert "No runs." in L2Path([])._repr_html_()
 
 
 def test_html_has_the_notes_and_the_sides():
-    path = Path([{"l2": l2, "repeat": 0, "val_data_loss": l2} for l2 in (1.0, 0.1)])
+    path = L2Path([{"l2": l2, "repeat": 0, "val_data_loss": l2} for l2 in (1.0, 0.1)])
     page = path._repr_html_()
     cells = Cells(page)
     heads, strong, weak = (

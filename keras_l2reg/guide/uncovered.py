@@ -17,7 +17,7 @@ four kernels, and what a layer of your own calls `w` has none.
 
 **What `audit` says**
 
->>> from keras_l2reg import attach, audit, select
+>>> from keras_l2reg import attach, audit, select_weights
 >>> [(finding.code, finding.where) for finding in audit(model)]
 [('uncovered', ('lstm/lstm_cell/recurrent_kernel',))]
 
@@ -29,7 +29,7 @@ it leaves alone those that have a regularizer already:
 
 What is left out on purpose is said in the rule:
 
->>> [weight.name for weight, _ in select(model, layers=keras.layers.Dense)]
+>>> [weight.name for weight, _ in select_weights(model, layers=keras.layers.Dense)]
 ['head/kernel']
 
 Source: the arguments of [Keras' layers](https://keras.io/api/layers/).

@@ -1,0 +1,94 @@
+"""All that leans on Keras' private side, and all that asks which backend runs.
+
+Each function names one thing that public Keras does not offer; `tests/test_keras.py`
+fails loudly if Keras changes any of them.
+
+============  ====================================================================
+`layers`      a model's layers, and what reads their outputs
+`losses`      the terms of a model's loss, apart from each other
+`optimizers`  which optimizer updates a variable, and whether it decays it
+`saving`      loading, with or without Keras' safe mode
+`steps`       the compiled steps of `fit` and `evaluate`
+`traces`      whether a compiled step is still what the model says
+`training`    Keras' trainer: what it defines, what it was given, who runs it
+`variables`   what variables take, and what Keras makes them for
+`backends`    one module per backend, behind the interface `backends.base.Backend`
+============  ====================================================================
+"""
+
+from keras.src.trainers.compile_utils import MetricsList
+
+from keras_l2reg._keras.backends import backend
+from keras_l2reg._keras.layers import (
+    all_layers,
+    consumers,
+    example_inputs,
+    is_built_throughout,
+    outermost_layer,
+    own_metrics,
+    own_variables,
+    sublayers,
+    take_signature,
+)
+from keras_l2reg._keras.losses import (
+    added_losses_at,
+    adds_losses,
+    fresh_data_loss,
+    loss_gradients,
+    losses_kept,
+    losses_of_calls,
+)
+from keras_l2reg._keras.optimizers import (
+    decay_comes_back_on_load,
+    decays,
+    decays_in,
+    optimizer_for,
+    set_decay_rate,
+)
+from keras_l2reg._keras.saving import deserializing
+from keras_l2reg._keras.steps import reset_compiled_steps, traced_functions
+from keras_l2reg._keras.traces import stale_steps
+from keras_l2reg._keras.training import (
+    callbacks_before,
+    compile_arguments,
+    overridden,
+    runs_with,
+    trainer_members,
+)
+from keras_l2reg._keras.variables import check_variables_take, is_seed
+
+__all__ = [
+    "MetricsList",
+    "added_losses_at",
+    "adds_losses",
+    "all_layers",
+    "backend",
+    "callbacks_before",
+    "check_variables_take",
+    "compile_arguments",
+    "consumers",
+    "decay_comes_back_on_load",
+    "decays",
+    "decays_in",
+    "deserializing",
+    "example_inputs",
+    "fresh_data_loss",
+    "is_built_throughout",
+    "is_seed",
+    "loss_gradients",
+    "losses_kept",
+    "losses_of_calls",
+    "optimizer_for",
+    "outermost_layer",
+    "overridden",
+    "own_metrics",
+    "own_variables",
+    "reset_compiled_steps",
+    "runs_with",
+    "set_decay_rate",
+    "stale_steps",
+    "sublayers",
+    "take_signature",
+    "traced_functions",
+    "trainer_members",
+]

@@ -1,0 +1,128 @@
+"""JAX: state is handed to compiled steps, and all else becomes a constant of them."""
+
+import contextlib
+import re
+
+import jax
+import keras
+from keras.src.backend.common.stateless_scope import get_stateless_scope
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
+from keras_l2reg._keras.backends import base
+from keras_l2reg._keras.steps import fresh_step, function_within
+
+
+class Backend(base.Backend):
+    """See `base.Backend`. XLA adds up `sum(w**2)` as a tree."""
+
+    traces_constants = True
+
+    def compiles_steps(self, model):
+        return bool(model.jit_compile) and not model.run_eagerly
+
+    def sync_state(self, model):
+        # Within `fit`, the trainer keeps the state to itself and empties the
+        # variables; callbacks that read or assign one must ask for it back.
+        if isinstance(model, keras.Model):
+            model.jax_state_sync()
+
+    def compiled_in_fit(self, model, function):
+        variables = [*model.trainable_variables, *model.non_trainable_variables]
+
+        def of_values(values):
+            pairs = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=pairs):
+                return function()
+
+        compiled = jax.jit(of_values) if self.compiles_steps(model) else of_values
+        return lambda: compiled(_values_in_fit(model, variables))
+
+    def is_baked_in(self, variable, tensor):
+        scope = get_stateless_scope()
+        if scope is None or in_symbolic_scope():
+            return False
+        # Tracers of a gradient or a `vmap` stand around what is compiled, if anything
+        # is.
+        while isinstance(tensor, jax.core.Tracer):
+            within = getattr(tensor, "primal", getattr(tensor, "val", None))
+            if not isinstance(within, (jax.Array, jax.core.Tracer)):
+                return scope.get_current_value(variable) is None
+            tensor = within
+        return False
+
+    def gradients(self, loss, variables):
+        def loss_of(values):
+            pairs = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=pairs):
+                return loss()
+
+        return jax.grad(loss_of)([v.value for v in variables])
+
+    def programs(self, model, step, batch):
+        # JAX does not tell which shapes it traced, so every batch size is tried.
+        traced = function_within(getattr(model, f"{step}_function"), _is_step)
+        if traced is None or batch is None:
+            return
+        self.sync_state(model)
+        parts = [model.trainable_variables, model.non_trainable_variables]
+        parts += [model.optimizer.variables] if step == "train" else []
+        parts += [model.metrics_variables]
+        state = tuple([v.value for v in variables] for variables in parts)
+        for size in range(1, len(jax.tree.leaves(batch)[0]) + 1):
+            data = jax.tree.map(lambda leaf, size=size: _as_fit_sees(leaf, size), batch)
+            try:
+                with _tracing_refused(model):
+                    old = _program(traced.trace(state, data))
+            except _NotTraced:
+                continue
+
+            def fresh(data=data):
+                new = function_within(fresh_step(model, step, jax.jit), _is_step)
+                return _program(new.trace(state, data))
+
+            yield old, fresh
+
+
+def _values_in_fit(model, variables):
+    """The variables' values, which the trainer keeps to itself within `fit`."""
+    state = getattr(model, "_jax_state", None)
+    if not state or model._jax_state_synced:
+        return [v.value for v in variables]
+    return [*state["trainable_variables"], *state["non_trainable_variables"]]
+
+
+def _is_step(function):
+    return hasattr(function, "trace") and hasattr(function, "lower")
+
+
+def _program(traced):
+    text = re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr))
+    values = [repr(jax.device_get(c).tolist()) for c in traced.jaxpr.consts]
+    return text, values
+
+
+def _as_fit_sees(leaf, size):
+    leaf = jax.numpy.asarray(leaf)
+    is_float = jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
+    dtype = keras.config.floatx() if is_float else leaf.dtype
+    return jax.ShapeDtypeStruct((size, *leaf.shape[1:]), dtype)
+
+
+class _NotTraced(Exception):
+    """The compiled step was never traced for this shape."""
+
+
+@contextlib.contextmanager
+def _tracing_refused(model):
+    """Within, a step that would have to be traced again raises `_NotTraced`."""
+
+    def refuse(*args, **kwargs):
+        raise _NotTraced
+
+    methods = ("compute_loss_and_updates", "stateless_call")
+    vars(model).update(dict.fromkeys(methods, refuse))
+    try:
+        yield
+    finally:
+        for method in methods:
+            del vars(model)[method]

@@ -1,0 +1,143 @@
+"""TensorFlow: steps are graphs, which remember the shapes they were traced for."""
+
+import collections
+import functools
+import hashlib
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+from keras_l2reg._keras.backends import base
+from keras_l2reg._keras.steps import fresh_step, function_within
+
+# In rows of this length, even equal values lose no digit that counts.
+_XLA_ROW = 16
+
+
+class Backend(base.Backend):
+    """See `base.Backend`."""
+
+    def compiles_steps(self, model):
+        return not model.run_eagerly
+
+    def compiled_in_fit(self, model, function):
+        return tf.function(function) if self.compiles_steps(model) else function
+
+    def replicas(self):
+        return tf.distribute.get_strategy().num_replicas_in_sync
+
+    def sum_of_squares(self, weights):
+        of_one = _xla_squares if in_xla() else _squares
+        return functools.reduce(tf.add, [of_one(w) for w in weights])
+
+    def gradients(self, loss, variables):
+        with tf.GradientTape() as tape:
+            total = loss()
+        values = [v.value for v in variables]
+        return tape.gradient(total, values, unconnected_gradients="zero")
+
+    def programs(self, model, step, batch):
+        traced = function_within(getattr(model, f"{step}_function"), _is_step)
+        for concrete in _traces_in_use(traced) if traced else ():
+            args, kwargs = concrete.structured_input_signature
+
+            def fresh(args=args, kwargs=kwargs):
+                new = function_within(fresh_step(model, step), _is_step)
+                return _program(new.get_concrete_function(*args, **kwargs).graph)
+
+            yield _program(concrete.graph), fresh
+
+
+def in_xla():
+    """Whether what runs now is traced for XLA (`jit_compile=True`)."""
+    graph = tf.compat.v1.get_default_graph()
+    return tf.inside_function() and control_flow_util.GraphOrParentsInXlaContext(graph)
+
+
+def _squares(w):
+    # The native operation reads the weight once and stores no square of it.
+    return 2.0 * tf.nn.l2_loss(w)
+
+
+def _xla_squares(w):
+    # XLA on CPU adds up term by term. It would merge two sums of one type into one.
+    flat = tf.reshape(w, [-1])
+    flat = tf.pad(flat, [[0, -tf.size(flat) % _XLA_ROW]])
+    rows = tf.reduce_sum(tf.square(tf.reshape(flat, [-1, _XLA_ROW])), axis=1)
+    return tf.cast(tf.reduce_sum(tf.cast(rows, "float64")), w.dtype)
+
+
+def _is_step(function):
+    return hasattr(function, "_list_all_concrete_functions") and (
+        function.__name__ == "one_step_on_data"
+    )
+
+
+def _traces_in_use(function):
+    """The traces of a `tf.function` that its next call may run.
+
+    A first trace that made variables (as loss scaling does) also holds what makes
+    them, and never runs: TensorFlow traces once more for the run.
+    """
+    made_variables = bool(function._created_variables)
+    return [
+        concrete
+        for concrete in function._list_all_concrete_functions()
+        if not (made_variables and concrete is function._concrete_variable_creation_fn)
+    ]
+
+
+def _program(graph):
+    """What the graph makes of its variables: how often it has each operation.
+
+    An operation is told apart by its type, the shape and type of what it returns,
+    its constants, the functions it calls, and all of this of its inputs, down to the
+    identity of the variables: the same L2 on another kernel is another program.
+    """
+    bodies = {f.signature.name: f for f in graph.as_graph_def().library.function}
+    captured = {inner.op: _captured(outer) for outer, inner in graph.captures}
+    keys, live, program = {}, set(), collections.Counter()
+    for operation in graph.get_operations():
+        sources = [tensor.op for tensor in operation.inputs]
+        keys[operation] = captured.get(operation) or hash(
+            (
+                operation.type,
+                str([(tensor.dtype, tensor.shape) for tensor in operation.outputs]),
+                _details(operation.node_def, bodies),
+                *[
+                    (keys.get(tensor.op), tensor.value_index)
+                    for tensor in operation.inputs
+                ],
+            )
+        )
+        if operation in captured or not live.isdisjoint(sources):
+            live.add(operation)
+            program[keys[operation]] += 1
+    return program
+
+
+def _captured(tensor):
+    """A key for what a graph takes from outside: which variable, or which values."""
+    if tensor.dtype == "resource":
+        return "variable", id(tensor)
+    return "values", hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+
+
+def _details(node, bodies):
+    """The constant that a node is, and what is in the functions that it calls."""
+    if node.op == "Const":
+        return node.attr["value"].SerializeToString(deterministic=True)
+    # By name: the attributes come in no order.
+    attributes = [node.attr[name] for name in sorted(node.attr)]
+    called = [
+        function.name
+        for attribute in attributes
+        for function in (attribute.func, *attribute.list.func)
+        if function.name in bodies
+    ]
+    return tuple(_contents(bodies[name], bodies) for name in called)
+
+
+def _contents(body, bodies):
+    nodes = [(node.op, _details(node, bodies)) for node in body.node_def]
+    return hash(frozenset(collections.Counter(nodes).items()))

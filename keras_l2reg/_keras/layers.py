@@ -1,0 +1,106 @@
+"""What Keras does not say in public of a model's layers and its graph."""
+
+import collections
+import functools
+
+import keras
+import numpy as np
+from keras.src.backend.common.global_state import get_global_attribute
+
+
+def sublayers(layer):
+    """The layers directly inside `layer`, each once, in Keras' order."""
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def all_layers(model):
+    """`model` and every layer within it, at any depth, each once."""
+    return model._flatten_layers()
+
+
+def is_built_throughout(model):
+    """Whether every layer of `model` has made its variables."""
+    return all(layer.built for layer in all_layers(model))
+
+
+def own_variables(layer):
+    """The variables that `layer` itself made as trainable, frozen or not."""
+    return layer._trainable_variables
+
+
+def own_metrics(layer):
+    """The metrics that `layer` itself made, without those of its layers."""
+    return list(layer._metrics)
+
+
+def take_signature(layer, model):
+    """Let `layer`, whose `call` takes anything, be called as `model` is."""
+    names = (
+        "_call_signature",
+        "call_signature_parameters",
+        "_call_has_training_arg",
+        "_call_has_mask_arg",
+        "_call_context_args",
+        "_call_has_context_arg",
+    )
+    for name in names:
+        # Past Keras, which tracks lists and dicts.
+        object.__setattr__(layer, name, getattr(model, name))
+    shape = getattr(model, "input_shape", None)
+    shapes = {"input_shape": shape} if shape else model._build_shapes_dict
+    object.__setattr__(layer, "_build_shapes_dict", shapes)
+
+
+def outermost_layer():
+    """Within a call of a layer: the model (or layer) that the user called, or `None`.
+
+    Keras on JAX also runs `call` alone; then there is none to be told of.
+    """
+    context = get_global_attribute("current_call_ctx")
+    return None if context is None else context.entry_layer
+
+
+def consumers(model):
+    """What reads each layer's output: `{id(layer): [operation, ...]}`.
+
+    `None` stands for an output of a model. Known for Functional and Sequential
+    models, `model` itself or within it; other layers are not in the dict.
+    """
+    found = collections.defaultdict(list)
+    for layer in all_layers(model):
+        graph = getattr(layer, "_functional", None) or layer
+        for nodes in getattr(graph, "_nodes_by_depth", {}).values():
+            for node in nodes:
+                for tensor in node.input_tensors:
+                    producer = tensor._keras_history.operation
+                    found[id(producer)].append(node.operation)
+        if hasattr(graph, "_nodes_by_depth"):
+            for tensor in graph.outputs:
+                found[id(tensor._keras_history.operation)].append(None)
+    return dict(found)
+
+
+def example_inputs(model):
+    """Nests of arrays that a built model may take as inputs, the likeliest first.
+
+    What Keras knows of them is the shape, and for a graph of layers the type.
+    """
+    graph = getattr(model, "_functional", None) or model
+    if hasattr(graph, "_nodes_by_depth"):
+        return [
+            keras.tree.map_structure(lambda t: _example(t.shape, t.dtype), graph.input)
+        ]
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if shape is None:
+        return []
+    return [
+        keras.tree.map_shape_structure(functools.partial(_example, dtype=dtype), shape)
+        for dtype in (model.input_dtype, "int32")
+    ]
+
+
+def _example(shape, dtype):
+    shape = [2 if size is None else size for size in shape]
+    if not keras.backend.is_float_dtype(dtype):
+        return np.zeros(shape, keras.backend.standardize_dtype(dtype))
+    return np.random.default_rng(0).uniform(size=shape).astype("float32")

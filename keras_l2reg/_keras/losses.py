@@ -1,0 +1,88 @@
+"""The terms of a model's loss, apart from each other."""
+
+import contextlib
+
+import keras
+
+from keras_l2reg._keras.backends import backend
+from keras_l2reg._keras.layers import all_layers
+
+
+def losses_of_calls(model):
+    """What the last call added to `model.losses`: all but the weights' penalties."""
+    given = model._losses_override
+    if given:
+        # By the JAX trainer, with the weights' penalties last.
+        penalized = sum(v.regularizer is not None for v in model.trainable_weights)
+        return given[: len(given) - penalized]
+    return [loss for layer in all_layers(model) for loss in layer._get_own_losses()]
+
+
+def adds_losses(model):
+    """Whether a call puts terms into `model.losses`, as far as can be told."""
+    return bool(losses_of_calls(model)) or any(
+        getattr(layer, "activity_regularizer", None) is not None
+        for layer in all_layers(model)
+    )
+
+
+@contextlib.contextmanager
+def losses_kept(model):
+    """Within, the model may be called; after, `add_loss` terms are as before."""
+    before = [
+        (layer, layer._losses[:], set(layer._loss_ids)) for layer in all_layers(model)
+    ]
+    try:
+        yield
+    finally:
+        for layer, losses, ids in before:
+            layer._losses[:] = losses
+            layer._loss_ids.clear()
+            layer._loss_ids.update(ids)
+
+
+def added_losses_at(model, x, moved=()):
+    """Outputs and `add_loss` terms of a call with other values for some variables.
+
+    Nothing is assigned: the values stand in for the variables during the call.
+
+    Args:
+        model: A built `keras.Model`.
+        x: Its inputs, as for a call.
+        moved: Iterable of `(variable, value)`. Defaults to none.
+
+    Returns:
+        The outputs, and a list of scalar tensors: the terms of activity regularizers
+        and of `add_loss`, without the penalties of weights.
+    """
+    moved = {id(variable): value for variable, value in moved}
+    values = [
+        [moved.get(id(v), v.value) for v in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    ]
+    with losses_kept(model):
+        outputs, _, losses = model.stateless_call(*values, x, return_losses=True)
+    penalized = sum(v.regularizer is not None for v in model.trainable_weights)
+    return outputs, losses[: len(losses) - penalized]
+
+
+def fresh_data_loss(model):
+    """The compiled loss as a function of `y, y_pred`, apart from the model's own."""
+    ours = model._compile_loss
+    return type(ours)(
+        ours._user_loss, ours._user_loss_weights, output_names=ours.output_names
+    )
+
+
+def loss_gradients(model, x, y, sample_weight=None):
+    """The gradient of the model's whole loss, one array per trainable variable.
+
+    At the present weights, in inference mode, without the compiled step's trace.
+    """
+
+    def loss():
+        y_pred = model(x, training=False)
+        return model.compute_loss(x, y, y_pred, sample_weight, training=False)
+
+    gradients = backend.gradients(loss, model.trainable_variables)
+    return [keras.ops.convert_to_numpy(gradient) for gradient in gradients]

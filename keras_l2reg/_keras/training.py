@@ -1,0 +1,79 @@
+"""Keras' trainer: what it defines, what it was given, and who runs it."""
+
+import sys
+
+import keras
+
+
+def trainer_members():
+    """Names of all that Keras' trainers define: the steps, `fit`, `metrics`, ..."""
+    classes = keras.Model.__mro__
+    trainers = classes[1 : classes.index(keras.layers.Layer)]
+    return {name for kind in trainers for name in vars(kind) if name[:2] != "__"}
+
+
+def overridden(model):
+    """Names of Keras' members that a user's class, or the model itself, redefines."""
+    members = {name for name in dir(keras.Model) if name[0] != "_"}
+    found = set()
+    for name in members | trainer_members():
+        owner = next((c for c in type(model).__mro__ if name in vars(c)), keras.Model)
+        of_keras = owner in keras.Model.__mro__ or owner.__module__[:6] == "keras."
+        # Keras sets these three on each model, past the methods of their names.
+        on_model = name in vars(model) and name not in ("build", "quantize", "loss")
+        is_method = callable(getattr(keras.Model, name, None))
+        if not of_keras or (on_model and is_method):
+            found.add(name)
+    return found
+
+
+def compile_arguments(model):
+    """The live arguments (not their configs) that `model` was compiled with."""
+    # `compile` stores the optimizer before mixed precision may wrap it, or not.
+    return {
+        **model._compile_config.config,
+        "optimizer": model.optimizer,
+        "auto_scale_loss": False,
+    }
+
+
+_RUNS = (
+    *("fit", "evaluate", "predict"),
+    *("train_on_batch", "test_on_batch", "predict_on_batch"),
+)
+
+
+def runs_with(model):
+    """The calls of `fit` and its kin, in any thread, that use some of these weights.
+
+    Returns:
+        A list of `(method name, the model that runs, thread identifier)`.
+    """
+    mine = {id(v) for v in model.variables}
+    found = []
+    for thread, frame in sys._current_frames().items():
+        while frame is not None:
+            if frame.f_code.co_name in _RUNS:
+                runner = frame.f_locals.get("self")
+                if isinstance(runner, keras.Model) and (
+                    runner is model or any(id(v) in mine for v in runner.variables)
+                ):
+                    found.append((frame.f_code.co_name, runner, thread))
+            frame = frame.f_back
+    return found
+
+
+def callbacks_before(callback):
+    """The callbacks that come before `callback` in the list that calls it now.
+
+    Known within a method that Keras calls; else, the list is empty.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            for position, other in enumerate(caller.callbacks):
+                if other is callback:
+                    return caller.callbacks[:position]
+        frame = frame.f_back
+    return []

@@ -1,0 +1,234 @@
+"""L2Path: what `l2_path` measured, as records, a table, a file, a picture.
+
+>>> path = L2Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 2.5},
+...              {"l2": 0.1, "repeat": 0, "val_data_loss": 1.5}])
+>>> print(path)
+ l2 | val_data_loss |
+----+---------------+-----
+  1 |           2.5 |
+0.1 |           1.5 | best
+the best is the weakest of all: try weaker ones
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import math
+
+import numpy as np
+
+from keras_l2reg._io import write_whole
+from keras_l2reg._path.runs import OWN_KEYS
+from keras_l2reg._tables import Table
+
+_LOSSES = ("loss", "data_loss", "val_loss", "val_data_loss")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class L2Path:
+    """What the runs of `l2_path` measured, one record per strength.
+
+    `mean = sum_r v_r / n`, `se = sqrt(sum_r (v_r - mean)**2 / (n - 1) / n)`,
+    over the `n` repeats; the standard error of a single run is NaN
+
+    A run diverged if its loss, on training or on validation data, is not finite. A
+    metric may be NaN in a run that did not diverge.
+
+    Args:
+        runs: List of dicts: `l2`, `repeat`, and every metric that was logged. A
+            metric that a run lacks is NaN there.
+        monitor: The metric by which strengths are compared.
+        mode: `"min"` or `"max"`: which end of it is good.
+        interrupted: Boolean, whether the path was interrupted. Defaults to `False`.
+
+    Example:
+
+    >>> path = L2Path([{"l2": 0.1, "repeat": 0, "val_data_loss": 2.0},
+    ...              {"l2": 0.1, "repeat": 1, "val_data_loss": 4.0}], "val_data_loss")
+    >>> path.records
+    [{'l2': 0.1, 'repeats': 2, 'diverged': 0,
+      'val_data_loss': 3.0, 'val_data_loss_se': 1.0}]
+    """
+
+    runs: list
+    monitor: str = "val_data_loss"
+    mode: str = "min"
+    interrupted: bool = False
+
+    @functools.cached_property
+    def records(self):
+        """A list of dicts, from strong to weak: `pandas.DataFrame(path.records)`.
+
+        Keys: `l2`, `repeats`, `diverged` (how many of them), and for each metric its
+        mean and, under `<metric>_se`, its standard error over the repeats. A log key
+        of one of these names is under `logged_<key>`.
+        """
+        strengths = sorted({run["l2"] for run in self.runs}, reverse=True)
+        return [
+            _record(l2, [run for run in self.runs if run["l2"] == l2], self._metrics)
+            for l2 in strengths
+        ]
+
+    @functools.cached_property
+    def _metrics(self):
+        """The names of all metrics: a run that diverged may lack some."""
+        names = dict.fromkeys(key for run in self.runs for key in run)
+        taken = {*OWN_KEYS, *(f"{name}_se" for name in names)}
+        return [name for name in names if name not in taken]
+
+    @property
+    def best(self):
+        """The record with the best mean of `monitor`; `None` if all diverged."""
+        sound = [r for r in self.records if math.isfinite(self._value(r))]
+        return min(sound, key=self._badness) if sound else None
+
+    @property
+    def one_standard_error(self):
+        """The strongest record within one standard error of the best.
+
+        `max {l2 : mean(l2) <= mean(best) + se(best)}` (for `mode="min"`); `None`
+        if there is no standard error: one repeat only, or all diverged.
+
+        References: Breiman, Friedman, Olshen & Stone, Classification and Regression
+        Trees, 1984, 3.4.3; Hastie, Tibshirani & Friedman, [The Elements of
+        Statistical Learning](https://hastie.su.domains/ElemStatLearn/), 7.10.
+        """
+        best = self.best
+        if best is None or math.isnan(self._error(best)):
+            return None
+        limit = self._badness(best) + self._error(best)
+        return next(r for r in self.records if self._badness(r) <= limit)
+
+    def _value(self, record):
+        # Where all runs diverged, what a callback would have logged is missing.
+        return record.get(self.monitor, math.nan)
+
+    def _badness(self, record):
+        value = self._value(record)
+        return value if self.mode == "min" else -value
+
+    def to_csv(self, file):
+        """Write the records, atomically: on failure, the old file is kept.
+
+        Args:
+            file: The path to write to.
+        """
+        fields = self.records[0] if self.records else ("l2", "repeats", "diverged")
+        content = io.StringIO(newline="")
+        writer = csv.DictWriter(content, [*fields])
+        writer.writeheader()
+        writer.writerows(self.records)
+        write_whole(file, content.getvalue().encode())
+
+    def plot(self, **arguments):
+        """Draw the path: `keras_l2reg.plotting.plot_path(path, ...)`.
+
+        Raises:
+            ImportError: matplotlib is missing: `pip install 'keras_l2reg[plot]'`.
+        """
+        from keras_l2reg.plotting import plot_path
+
+        return plot_path(self, **arguments)
+
+    def __repr__(self):
+        best = self.best and self.best["l2"]
+        return f"<L2Path of {len(self.records)} strengths, best l2={best}>"
+
+    def __str__(self):
+        return str(self._table())
+
+    def _repr_html_(self):
+        return self._table()._repr_html_()
+
+    def _table(self):
+        shown = self._shown()
+        return Table(
+            columns=["l2", *shown, ""],
+            rows=[
+                [
+                    f"{record['l2']:.4g}",
+                    *(_with_error(record, metric) for metric in shown),
+                    self._remark(record),
+                ]
+                for record in self.records
+            ],
+            right=["l2", *shown],
+            notes=[*self._notes()],
+            empty="No runs.",
+            folds=False,
+        )
+
+    def _shown(self):
+        """The metrics in the table: the split of the loss, and what was validated."""
+        validated = [
+            name
+            for name in self._metrics
+            if name.startswith("val_") and not name.endswith(("loss", "penalty"))
+        ]
+        wanted = ["data_loss", "penalty", "val_data_loss", *validated, self.monitor]
+        return [name for name in dict.fromkeys(wanted) if name in self._metrics]
+
+    def _notes(self):
+        if self.interrupted:
+            yield "interrupted: these are the runs that were done"
+        if any(_differs(r["l2"], r.get("logged_l2", r["l2"])) for r in self.records):
+            yield "a callback changed the strength; the runs ended with `logged_l2`"
+        if self.best and len(self.records) > 1:
+            yield from self._notes_on_best()
+
+    def _notes_on_best(self):
+        best, weakest = self.best, self.records[-1]
+        if best is self.records[0]:
+            yield "the best is the strongest of all: try stronger ones"
+        if best is weakest and best["l2"] > 0:
+            yield "the best is the weakest of all: try weaker ones"
+        if weakest["l2"] > 0:
+            return
+        if best is weakest:
+            yield "the best is no penalty at all"
+        elif self._badness(weakest) <= self._badness(best) + self._error(best):
+            yield "no penalty at all is within one standard error of the best"
+
+    def _error(self, record):
+        return record.get(f"{self.monitor}_se", math.nan)
+
+    def _remark(self, record):
+        marks = [("best", self.best), ("one standard error", self.one_standard_error)]
+        remarks = [name for name, marked in marks if record is marked]
+        if record["diverged"]:
+            remarks.append(f"{record['diverged']} of {record['repeats']} diverged")
+        return ", ".join(remarks)
+
+
+def _record(l2, runs, metrics):
+    diverged = [
+        run
+        for run in runs
+        if not all(math.isfinite(run[name]) for name in _LOSSES if name in run)
+    ]
+    record = {"l2": l2, "repeats": len(runs), "diverged": len(diverged)}
+    for name in metrics:
+        values = np.array([run.get(name, math.nan) for run in runs], "float64")
+        # A metric may be infinite, which has no standard error.
+        with np.errstate(invalid="ignore"):
+            record[name] = float(np.mean(values))
+            record[f"{name}_se"] = (
+                float(np.std(values, ddof=1) / math.sqrt(len(values)))
+                if len(values) > 1
+                else math.nan
+            )
+    return record
+
+
+def _differs(strength, logged):
+    # The live strength is a float32.
+    return math.isfinite(logged) and not math.isclose(
+        strength, logged, rel_tol=1e-6, abs_tol=1e-30
+    )
+
+
+def _with_error(record, metric):
+    error = record[f"{metric}_se"]
+    tail = "" if math.isnan(error) else f" ±{error:.2g}"
+    return f"{record[metric]:.4g}{tail}"

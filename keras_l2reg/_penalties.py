@@ -1,0 +1,178 @@
+"""What the penalties of a model are now: in a dict, in a table, in the midst of `fit`.
+
+>>> layer = keras.layers.Dense(2, name="out", kernel_initializer="ones",
+...                            kernel_regularizer=keras.regularizers.L2(0.5))
+>>> penalties(keras.Sequential([keras.Input((4,)), layer]))
+{'out/kernel': 4.0}
+"""
+
+import functools
+import math
+
+import keras
+
+from keras_l2reg import _keras
+from keras_l2reg._builtin import strength_text
+from keras_l2reg._squares import sum_of_squares
+from keras_l2reg._tables import Table, show
+from keras_l2reg._validation import check_model
+from keras_l2reg.weights import find_weights, inner_model
+
+
+def penalties(model):
+    """The penalty of each weight as it is now.
+
+    `penalty_k = regularizer_k(w_k)`, for trainable weights with a regularizer
+
+    Args:
+        model: A built `keras.Model`, wrapped or bare. Activity regularizers and
+            `add_loss` are no weight's penalty and are not counted.
+
+    Returns:
+        Dict from weight names to floats; empty if no trainable weight has a
+        regularizer.
+
+    Raises:
+        TypeError: not a Keras model.
+        ValueError: the model is not built, so that it has no weights yet.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2, kernel_initializer="ones", name="out",
+    ...                            kernel_regularizer=keras.regularizers.L2(0.5))
+    >>> penalties(keras.Sequential([keras.Input((4,)), layer]))
+    {'out/kernel': 4.0}
+
+    Source: `keras.Model.losses`.
+    """
+    check_model(model)
+    if not inner_model(model).built:
+        raise ValueError(
+            "Expected a built model: before that there are no weights to take a "
+            f"penalty of. Received: model={model.name!r}, which is not built; call it "
+            "on a batch of data, or `model.build(input_shape)`, first"
+        )
+    return penalties_now(model)
+
+
+def penalties_now(model):
+    """`penalties` of the weights that there are, for a model in training.
+
+    >>> penalties_now(keras.Sequential([keras.layers.Dense(2)]))
+    {}
+    """
+    weights = penalized(model)
+    return _measure(weights, [w.regularizer for w in weights])
+
+
+def penalized(model):
+    """The trainable weights of a model that have a regularizer."""
+    # A variable may count as frozen because of a layer above its own.
+    trainable = {id(v) for v in model.trainable_variables}
+    return [
+        w
+        for w in find_weights(model)
+        if w.regularizer is not None and id(w.variable) in trainable
+    ]
+
+
+def _measure(weights, functions):
+    return _by_name(weights, _values(weights, functions)) if weights else {}
+
+
+def _values(weights, functions):
+    # In one tensor: one transfer from the device for all of them.
+    values = [f(w.variable) for w, f in zip(weights, functions, strict=True)]
+    return keras.ops.stack([keras.ops.cast(value, "float32") for value in values])
+
+
+def _by_name(weights, values):
+    numbers = keras.ops.convert_to_numpy(values).tolist()
+    return {w.name: number for w, number in zip(weights, numbers, strict=True)}
+
+
+class CompiledPenalties:
+    """`penalties` of a model in `fit`, compiled: batches are many, epochs few."""
+
+    def __init__(self, model, weights):
+        self._weights = weights
+        self._regularizers = [w.regularizer for w in weights]
+        self._values = _keras.backend.compiled_in_fit(
+            model, functools.partial(_values, weights, self._regularizers)
+        )
+
+    def is_for(self, weights):
+        """Whether `weights` and their regularizers are what this was compiled for."""
+        return len(weights) == len(self._weights) and all(
+            new.variable is old.variable and new.regularizer is regularizer
+            for new, old, regularizer in zip(
+                weights, self._weights, self._regularizers, strict=True
+            )
+        )
+
+    def __call__(self):
+        return _by_name(self._weights, self._values()) if self._weights else {}
+
+
+def print_penalties(model, title=None):
+    """Print each weight's strength, norm, penalty and share of the penalty.
+
+    `norm_k = sqrt(sum(w_k**2))`, `share_k = penalty_k / sum_j penalty_j`
+
+    Args:
+        model: A built `keras.Model`, wrapped or bare.
+        title: String above the table. Defaults to `None`.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2, kernel_initializer="ones", name="out",
+    ...                            kernel_regularizer=keras.regularizers.L2(0.5))
+    >>> print_penalties(keras.Sequential([keras.Input((4,)), layer]))
+    weight     | strength |  norm | penalty | share
+    -----------+----------+-------+---------+------
+    out/kernel | l2=0.5   | 2.828 |       4 |  100%
+    """
+    check_model(model)
+    show(_penalty_table(model, title))
+
+
+def _penalty_table(model, title=None):
+    weights = penalized(model)
+    now = _measure(weights, [w.regularizer for w in weights])
+    squares = _measure(weights, [sum_of_squares] * len(weights))
+    total = sum(now.values())
+    return Table(
+        columns=["weight", "strength", "norm", "penalty", "share"],
+        rows=[
+            [
+                weight.name,
+                strength_text(weight.regularizer),
+                f"{math.sqrt(squares[weight.name]):.4g}",
+                f"{now[weight.name]:.4g}",
+                f"{now[weight.name] / total:.0%}" if total else "-",
+            ]
+            for weight in weights
+        ],
+        right=["norm", "penalty", "share"],
+        title=title,
+        empty="" if weights else _why_there_is_none(model),
+    )
+
+
+def _why_there_is_none(model):
+    regularized = [w.name for w in find_weights(model) if w.regularizer]
+    if not inner_model(model).built:
+        return (
+            "No penalties: the model has no weights yet. Call it on a batch of data, "
+            "or `model.build(input_shape)`, first."
+        )
+    if regularized:
+        names = ", ".join(regularized[:3]) + ", ..." * (len(regularized) > 3)
+        return (
+            "No penalties: the weights that have a regularizer are frozen: "
+            f"{names}. Set `trainable = True` on their layers to train them."
+        )
+    return (
+        "No penalties: no weight has a regularizer. Put one on every kernel: "
+        "`L2AllWeights(model, l2)` or `attach(model, l2)`."
+    )

@@ -1,0 +1,294 @@
+"""Which weights: one rule.
+
+`select_weights` keeps, of the weights that `find_weights` found, those that the rule
+covers, and says with which multiplier. `decide` says of every weight why it is covered
+or not.
+
+>>> model = keras.Sequential(
+...     [keras.Input((4,)), keras.layers.Dense(3, name="hidden"),
+...      keras.layers.Dense(2, name="output")])
+>>> covered = select_weights(model, multipliers={"hidden/*": 0.1})
+>>> [(w.name, factor) for w, factor in covered]
+[('hidden/kernel', 0.1), ('output/kernel', 1.0)]
+"""
+
+import dataclasses
+import difflib
+import fnmatch
+
+import keras
+
+from keras_l2reg import _keras
+from keras_l2reg._roles import KERNEL_ROLES, ROLES
+from keras_l2reg._validation import as_list, check_arguments
+from keras_l2reg.weights import Weight, find_weights, inner_model, listed
+
+__all__ = [
+    "KERNEL_ROLES",
+    "Decision",
+    "as_list",
+    "candidates",
+    "decide",
+    "select_weights",
+]
+
+
+def select_weights(
+    model,
+    *,
+    biases=False,
+    embeddings=False,
+    layers=None,
+    exclude=None,
+    multipliers=None,
+):
+    """The weights that the rule covers, each with its multiplier.
+
+    By default every kernel-like weight (roles kernel, recurrent, depthwise,
+    pointwise); no biases, no normalization scale or shift, no embeddings or tokens,
+    not the frozen base of a LoRA layer. A weight of multiplier 0 is left out.
+    `print_weights` shows the choice.
+
+    Args:
+        model: A `keras.Model`, or an `L2AllWeights`.
+        biases: Boolean, whether to cover biases as well. Defaults to `False`.
+        embeddings: Boolean, whether to cover embedding tables, positions and tokens
+            as well. Defaults to `False`.
+        layers: A layer class, a glob over weight names such as `"head/*"`, or a list
+            of these: cover only weights that match one. A class matches all weights
+            within a layer, or within a model, of that class. Defaults to `None`, all.
+        exclude: A layer class, a glob over weight names, or a list of these: leave
+            out the weights that match one, whatever `layers` says. Defaults to
+            `None`, none.
+        multipliers: Dict from globs over weight names to finite floats >= 0; the last
+            match wins. Defaults to `None`, 1.0 for all.
+
+    Returns:
+        A list of `(Weight, float)`.
+
+    Raises:
+        TypeError: not a Keras model, or an argument of the wrong type.
+        ValueError: no weight is covered, or a glob or class matches none of them.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    >>> [w.name for w, _ in select_weights(model, biases=True)]
+    ['a/kernel', 'a/bias']
+
+    Source: the mask of optax's `add_decayed_weights`,
+    https://optax.readthedocs.io/en/latest/api/transformations.html
+    """
+    decisions = decide(
+        model,
+        biases=biases,
+        embeddings=embeddings,
+        layers=layers,
+        exclude=exclude,
+        multipliers=multipliers,
+    )
+    covered = [(d.weight, d.multiplier) for d in decisions if d.multiplier]
+    if covered:
+        return covered
+    open_to = candidates(model, biases, embeddings)
+    if not open_to:
+        weights = [d.weight for d in decisions]
+        raise ValueError(
+            "Expected a model with at least one weight to penalize. "
+            f"Received: model {model.name!r} with the weights {_described(weights)}"
+            f"{_hints(model, [w for w in weights if w.role != 'bias']) or _NO_KERNEL}"
+        )
+    raise ValueError(
+        "Expected `layers`, `exclude` and `multipliers` to leave at least one weight "
+        f"to penalize of {_described(open_to)}. Received: layers={layers!r}, "
+        f"exclude={exclude!r}, multipliers={multipliers!r}; `print_weights` with the "
+        "same arguments, one of them left out, shows which one leaves out what"
+    )
+
+
+_NO_KERNEL = (
+    ". Hint: no layer of it has a kernel, so there is nothing to regularize; `biases=` "
+    "and `embeddings=` cover weights of other roles"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What the rule says of one weight.
+
+    Args:
+        weight: The `Weight`.
+        multiplier: Float, or 0.0 where the rule does not cover the weight.
+        why: What decided it, in a few words.
+    """
+
+    weight: Weight
+    multiplier: float
+    why: str
+
+
+def decide(
+    model,
+    *,
+    biases=False,
+    embeddings=False,
+    layers=None,
+    exclude=None,
+    multipliers=None,
+):
+    """What the rule says of every weight, covered or not, and why.
+
+    Args:
+        model, biases, embeddings, layers, exclude, multipliers: as in `select_weights`.
+
+    Returns:
+        A list of `Decision`, in the order of `find_weights`.
+
+    Raises:
+        TypeError, ValueError: a bad argument, or a glob or class that matches nothing.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    >>> [(d.weight.name, d.multiplier, d.why) for d in decide(model)]
+    [('a/kernel', 1.0, 'role'), ('a/bias', 0.0, 'biases=False')]
+    """
+    flags = {"biases": biases, "embeddings": embeddings}
+    check_arguments(model, flags, layers, exclude, multipliers)
+    layers = None if layers is None else as_list(layers)
+    exclude, multipliers = as_list(exclude), multipliers or {}
+    weights = find_weights(model)
+    open_to = [w for w in weights if not _why_closed(w, flags)]
+    if open_to:
+        for pattern in layers or []:
+            _check_matches(pattern, model, open_to, weights, "layers")
+        for pattern in multipliers:
+            _check_matches(pattern, model, open_to, weights, "multipliers")
+    for pattern in exclude:
+        # What is left out already may be excluded too; what does not exist may not.
+        _check_matches(pattern, model, weights, weights, "exclude")
+    return [
+        Decision(w, *_decide(w, model, flags, layers, exclude, multipliers))
+        for w in weights
+    ]
+
+
+def _decide(weight, model, flags, layers, exclude, multipliers):
+    closed = _why_closed(weight, flags)
+    if closed:
+        return 0.0, closed
+    why = ["role, a guess" if weight.is_guess else "role"]
+    if layers is not None:
+        matching = [p for p in layers if _matches(weight, p, model)]
+        if not matching:
+            return 0.0, "not in layers"
+        why.append(f"layers={_shown(matching[0])}")
+    for pattern in exclude:
+        if _matches(weight, pattern, model):
+            return 0.0, f"exclude={_shown(pattern)}"
+    multiplier = 1.0
+    matching = [p for p in multipliers if _matches(weight, p, model)]
+    if matching:
+        multiplier = float(multipliers[matching[-1]])
+        why.append(f"multipliers[{matching[-1]!r}]")
+    return multiplier, ", ".join(why)
+
+
+def _why_closed(weight, flags):
+    """Why no `layers` or `multipliers` can cover the weight, or `None`."""
+    if weight.is_frozen_lora_base:
+        return "base of LoRA"
+    covered = ROLES[weight.role].covered
+    if covered is False:
+        return "role"
+    return None if covered is True or flags[covered] else f"{covered}=False"
+
+
+def candidates(model, biases=False, embeddings=False):
+    """The weights whose role the rule covers, before it is narrowed by name.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    >>> [weight.name for weight in candidates(model)]
+    ['a/kernel']
+    """
+    flags = {"biases": biases, "embeddings": embeddings}
+    return [w for w in find_weights(model) if not _why_closed(w, flags)]
+
+
+def _matches(weight, pattern, model):
+    if isinstance(pattern, str):
+        return fnmatch.fnmatchcase(weight.name, pattern)
+    # The model itself is left out of `layers`, and stands around all of its weights.
+    around = (inner_model(model), *weight.layers)
+    return any(isinstance(layer, pattern) for layer in around)
+
+
+def _shown(pattern):
+    return repr(pattern) if isinstance(pattern, str) else pattern.__name__
+
+
+def _check_matches(pattern, model, open_to, weights, argument):
+    if any(_matches(weight, pattern, model) for weight in open_to):
+        return
+    matched = [w for w in weights if _matches(w, pattern, model)]
+    found = f"matches only {_described(matched)}" if matched else "matches nothing"
+    raise ValueError(
+        f"Invalid value for argument `{argument}`. Expected something that matches one "
+        f"of the weights {_described(open_to)}. "
+        f"Received: {argument}={_shown(pattern)}, which {found}"
+        f"{_hints(model, matched, pattern)}"
+    )
+
+
+def _described(weights):
+    return f"[{listed(f'{w.name} ({w.role})' for w in weights)}]"
+
+
+def _hints(model, weights, pattern=None):
+    """The ways out, for a rule that covers none of these weights."""
+    hints = [
+        f"pass `{flag}=True` to cover {sorted(roles)} as well"
+        for flag in ("embeddings", "biases")
+        if (roles := {w.role for w in weights if ROLES[w.role].covered == flag})
+    ]
+    if isinstance(pattern, str) and not weights:
+        names = [weight.name for weight in find_weights(model)]
+        hints.append(
+            f"a glob is over whole weight names, so write {_glob_meant(pattern, names)}"
+        )
+    quantized = _quantized_layers(model)
+    if quantized:
+        hints.append(
+            f"the layers {quantized} are quantized: their kernels are integers, which "
+            "do not train and take no penalty. Attach it before `quantize`, or call "
+            "`enable_lora` on these layers, whose small kernels take one"
+        )
+    if not _keras.is_built_throughout(model):
+        hints.append("build or call the model first: an unbuilt layer may hide weights")
+    return "".join(f". Hint: {hint}" for hint in hints)
+
+
+def _glob_meant(pattern, names):
+    """What to write instead of a glob that matches none of the names."""
+    for glob in (f"{pattern}/*", f"*/{pattern}", f"*/{pattern}/*"):
+        if any(fnmatch.fnmatchcase(name, glob) for name in names):
+            return repr(glob)
+    for glob in (pattern, f"{pattern}/*", f"*/{pattern}", f"*/{pattern}/*"):
+        for name in names:
+            if fnmatch.fnmatchcase(name.lower(), glob.lower()):
+                return f"{name!r}, with its upper and lower case"
+    close = difflib.get_close_matches(pattern, names, 1, cutoff=0.5)
+    return f"{close[0]!r}?" if close else "one of these, with * for any part of it"
+
+
+def _quantized_layers(model):
+    # Of float8, the kernels are floats and train.
+    return [
+        layer.name
+        for layer in _keras.all_layers(model)
+        if not _keras.sublayers(layer)
+        and layer.quantization_mode
+        and any(
+            "int" in keras.backend.standardize_dtype(v.dtype) for v in layer.weights
+        )
+    ]

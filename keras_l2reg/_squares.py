@@ -1,0 +1,44 @@
+"""The one numeric kernel: the sum of squares of a weight, or of many together.
+
+>>> w = keras.ops.convert_to_tensor([3.0, 4.0])
+>>> float(sum_of_squares(w)), float(sum_of_squares(w, w))
+(25.0, 50.0)
+"""
+
+import keras
+from keras import ops
+
+from keras_l2reg import _keras
+
+HALF_TYPES = ("float16", "bfloat16")
+
+
+def sum_of_squares(*weights):
+    """`sum_k sum(w_k**2)`, each weight read once; half types add up in float32.
+
+    Args:
+        weights: Variables or tensors of any shape, all of one float dtype.
+
+    Returns:
+        A scalar tensor: float64 for float64 weights, else float32.
+
+    >>> float(sum_of_squares(keras.ops.convert_to_tensor([3.0, 4.0])))
+    25.0
+    """
+    return _keras.backend.sum_of_squares([in_float32(_tensor(w)) for w in weights])
+
+
+def in_float32(w):
+    """A weight as it is, or cast to float32 if it is float16 or bfloat16.
+
+    >>> w = in_float32(keras.ops.ones((2,), "bfloat16"))
+    >>> keras.backend.standardize_dtype(w.dtype)
+    'float32'
+    """
+    if keras.backend.standardize_dtype(w.dtype) in HALF_TYPES:
+        return ops.cast(w, "float32")
+    return w
+
+
+def _tensor(w):
+    return w.value if isinstance(w, keras.Variable) else ops.convert_to_tensor(w)

@@ -1,0 +1,225 @@
+"""Checks of arguments: models, numbers, integers, and the rule that chooses weights.
+
+Each returns the value in the form that the package works with, or raises an error that
+says what was expected, what was received, and the way out.
+
+>>> import numpy as np
+>>> as_number(1), as_number(np.float32(0.5)), as_number(np.array(0.5))
+(1.0, 0.5, 0.5)
+"""
+
+import inspect
+import math
+import numbers
+import operator
+import os
+import re
+
+import keras
+
+from keras_l2reg.weights import find_weights
+
+
+def check_number(value, name, expected="a float"):
+    """Return a finite number >= 0 as a float.
+
+    Args:
+        value: A number of Python or NumPy, or an array or tensor of shape ().
+        name: String, what the argument is called.
+        expected: String, what else the argument may be. Defaults to `"a float"`.
+
+    Raises:
+        TypeError: `value` is no number; a `keras.Variable` is none.
+        ValueError: it is negative, infinite or NaN.
+
+    >>> import numpy as np
+    >>> check_number(np.array(0.25), "l2")
+    0.25
+    """
+    number = as_number(value)
+    if number is None:
+        raise TypeError(
+            f"Invalid type for argument `{name}`. Expected {expected}. "
+            f"Received: {name}={value!r} of type {type(value).__name__}"
+            f"{number_meant(value, name)}"
+        )
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a finite, non-negative "
+            f"float, such as 0.01, or 0 for no penalty. Received: {name}={value}"
+        )
+    return number
+
+
+def as_number(value):
+    """A real number, or the only element of an array of shape (), as a float.
+
+    `None` for anything else, also for booleans and for `keras.Variable`.
+
+    >>> as_number(keras.ops.convert_to_tensor(0.5)), as_number("0.5"), as_number(True)
+    (0.5, None, None)
+    """
+    if isinstance(value, numbers.Real):
+        return None if isinstance(value, bool) else float(value)
+    if isinstance(value, keras.Variable) or getattr(value, "shape", None) != ():
+        return None
+    try:
+        dtype = keras.backend.standardize_dtype(value.dtype)
+        return float(value) if "int" in dtype or "float" in dtype else None
+    except Exception:
+        # No type of numbers, or a tensor that is being traced and has no value yet.
+        return None
+
+
+def number_meant(value, name):
+    """The way out of a number that was given as something else, if it is one."""
+    if isinstance(value, str):
+        try:
+            return f"; write {name}={float(value)}, without quotes"
+        except ValueError:
+            return ""
+    if isinstance(value, keras.Variable):
+        return (
+            "; give its present value, "
+            f"{name}=float(keras.ops.convert_to_numpy(variable))"
+        )
+    return ""
+
+
+def check_integer(value, name, least=1):
+    """Return an integer >= `least` as an `int`.
+
+    Raises:
+        TypeError: `value` is no integer; a boolean is none.
+        ValueError: it is less than `least`.
+
+    >>> import numpy as np
+    >>> check_integer(np.array(3), "count")
+    3
+    """
+    try:
+        # Of a boolean it is 0 or 1, which is hardly ever the number meant.
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(
+            f"Invalid type for argument `{name}`. Expected an integer >= {least}. "
+            f"Received: {name}={value!r} of type {type(value).__name__}"
+            f"{_integer_meant(value, name)}"
+        )
+    if number < least:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an integer >= {least}. "
+            f"Received: {name}={value}"
+        )
+    return number
+
+
+def _integer_meant(value, name):
+    number = as_number(value)
+    if number is not None and number.is_integer():
+        return f"; write {name}={int(number)}"
+    return ""
+
+
+def check_model(model):
+    """Raise a TypeError that says what to give, unless `model` is a `keras.Model`.
+
+    >>> check_model("best.keras")
+    Traceback (most recent call last):
+    TypeError: Invalid type for argument `model`. Expected a `keras.Model` instance...
+    """
+    if isinstance(model, keras.Model):
+        return
+    raise TypeError(
+        "Invalid type for argument `model`. Expected a `keras.Model` instance. "
+        f"Received: model={model!r} of type {type(model).__name__}"
+        f"{_model_meant(model)}"
+    )
+
+
+def _model_meant(model):
+    if isinstance(model, (str, os.PathLike)):
+        return f"; load it: keras.saving.load_model({str(model)!r})"
+    if inspect.isclass(model) or inspect.isfunction(model):
+        return f"; call it: {model.__name__}(...)"
+    if isinstance(model, keras.layers.Layer):
+        return "; put the layer into a model: keras.Sequential([layer])"
+    if isinstance(model, (list, tuple)):
+        return "; make it a model: keras.Sequential([...]), or call once for each"
+    return ""
+
+
+def check_arguments(model, flags, layers, exclude, multipliers):
+    check_model(model)
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(
+                f"Invalid type for argument `{name}`. Expected `True` or `False`. "
+                f"Received: {name}={value!r}; to choose weights by name, use "
+                "`layers` or `exclude`"
+            )
+    if layers is not None and not as_list(layers):
+        raise ValueError(
+            "Invalid value for argument `layers`. Expected at least one layer class or "
+            f"glob, or `None` for all. Received: layers={layers!r}"
+        )
+    _check_patterns("layers", layers, model)
+    _check_patterns("exclude", exclude, model)
+    _check_multipliers(multipliers, model)
+
+
+def _check_patterns(argument, patterns, model):
+    for pattern in as_list(patterns):
+        is_layer_class = inspect.isclass(pattern) and issubclass(
+            pattern, keras.layers.Layer
+        )
+        if not (isinstance(pattern, str) or is_layer_class):
+            raise TypeError(
+                f"Invalid type for argument `{argument}`. Expected a layer class, a "
+                "glob over weight names, or a list of these. "
+                f"Received: {argument}={patterns!r}{_pattern_meant(pattern, model)}"
+            )
+
+
+def _pattern_meant(pattern, model):
+    if isinstance(pattern, keras.layers.Layer):
+        for weight in find_weights(model):
+            names = [layer.name for layer in weight.layers]
+            for depth, layer in enumerate(weight.layers, 1):
+                if layer is pattern:
+                    return f"; for this layer, write '{'/'.join(names[:depth])}/*'"
+        return f"; {pattern.name!r} is no layer of this model that has weights"
+    if inspect.isclass(pattern):
+        return f"; {pattern.__name__} is not a class of layers"
+    if isinstance(pattern, re.Pattern):
+        return "; write a glob, as of file names: '*/kernel'"
+    return "; `print_weights(model)` shows the names, such as 'dense/kernel'"
+
+
+def _check_multipliers(multipliers, model):
+    if multipliers is not None and not isinstance(multipliers, dict):
+        raise TypeError(
+            "Invalid type for argument `multipliers`. Expected a dict from globs over "
+            "weight names to floats, such as {'head/*': 0.1}. "
+            f"Received: multipliers={multipliers!r}"
+        )
+    for pattern, value in (multipliers or {}).items():
+        if not isinstance(pattern, str):
+            raise TypeError(
+                "Invalid type for argument `multipliers`. Expected globs over weight "
+                f"names as keys. Received: {pattern!r}{_pattern_meant(pattern, model)}"
+            )
+        check_number(value, f"multipliers[{pattern!r}]")
+
+
+def as_list(layers):
+    """The argument `layers` as a list, empty for `None`.
+
+    >>> as_list("head/*")
+    ['head/*']
+    """
+    if layers is None:
+        return []
+    return list(layers) if isinstance(layers, (list, tuple)) else [layers]

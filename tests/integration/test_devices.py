@@ -1,0 +1,30 @@
+"""Several devices: the penalty counts once, the numbers are those of one device.
+
+The example does the comparing (1e-5) and fails by itself; each way needs a process
+of its own, since devices are set up before the backend starts.
+"""
+
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import keras
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "distributed.py"
+WAYS = runpy.run_path(str(SCRIPT))["WAYS"]
+
+
+@pytest.mark.parametrize(
+    "way", [way for way, (b, _) in WAYS.items() if b == keras.backend.backend()]
+)
+def test_numbers_are_those_of_one_device(way):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--way", way],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "relative distance from one device: data_loss" in done.stdout

@@ -1,0 +1,386 @@
+"""A path by the workers of an executor: what they measure, get, and leave behind."""
+
+import collections
+import concurrent.futures
+import multiprocessing
+import os
+import pathlib
+import pickle
+import signal
+
+import keras
+import numpy as np
+import pytest
+from paths import (
+    L2,
+    Fail,
+    X,
+    Y,
+    assert_same_runs,
+    compiled,
+    network,
+    path_of,
+)
+
+from keras_l2reg import L2AllWeights, l2_path, set_weight_decay
+from keras_l2reg._path import executor as path_executor
+
+
+def sgd_with_decay():
+    model = L2AllWeights(network(dropout=0.5, norm=True))
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", metrics=["mae"])
+    # Keras saves the decay, but not what is left out of it.
+    set_weight_decay(model.optimizer, model, 0.5, layers="dense*")
+    return model
+
+
+@pytest.fixture(scope="module")
+def processes():
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def threads():
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def dask():
+    distributed = pytest.importorskip("dask.distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        assert len(client.scheduler_info()["workers"]) == 2
+        yield client.get_executor()
+
+
+@pytest.mark.parametrize(
+    ("kind", "warm"),
+    [
+        ("threads", True),
+        ("processes", False),
+        pytest.param("dask", False, marks=pytest.mark.slow),
+        pytest.param("processes", True, marks=pytest.mark.slow),
+        pytest.param("dask", True, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_measure_what_is_measured_here(kind, warm, request):
+    executor = request.getfixturevalue(kind)
+    here = sgd_with_decay()
+    there = sgd_with_decay()
+    for model in (here, there):
+        for index, variable in enumerate(model.variables):
+            random = np.random.default_rng(index).uniform(0, 3, variable.shape)
+            variable.assign(random.astype(variable.dtype))
+    arguments = {"l2": L2[:2], "repeats": 2, "warm": warm, "new_starts": True}
+    by_hand = path_of(here, **arguments)
+    by_workers = path_of(there, executor=executor, **arguments)
+    assert_same_runs(by_hand, by_workers)
+    assert here.l2 == there.l2 == by_hand.best["l2"]
+    np.testing.assert_allclose(here.predict(X), there.predict(X), rtol=1e-4, atol=1e-6)
+
+
+def test_workers_scale_the_loss_of_half_precision_as_here(threads):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        wrapped = compiled(L2AllWeights(network()))
+        arguments = {"epochs": 1, "restore_best_weights": False}
+        here = path_of(wrapped, [0.1], **arguments)
+        there = path_of(wrapped, [0.1], executor=threads, **arguments)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert_same_runs(here, there)
+
+
+def test_a_worker_with_another_backend_is_refused():
+    settings = {"backend": "openvino", "floatx": "float32", "dtype_policy": "float32"}
+    with pytest.raises(RuntimeError, match="KERAS_BACKEND=openvino"):
+        path_executor._work(settings, "file", [0.1], [0])
+
+
+def test_what_does_not_pickle_is_said(threads):
+    model = compiled(network())
+    config = model.get_config()
+    hook = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None)
+    with pytest.raises(ValueError, match="that pickle"):
+        path_of(model, executor=threads, callbacks=[hook])
+    assert model.get_config() == config
+
+
+# ------------------------------------------------------------- once per worker
+
+
+class Sent(concurrent.futures.Executor):
+    """Another executor, with the bytes of each task counted."""
+
+    def __init__(self, executor):
+        self.executor = executor
+        self.sizes = []
+
+    def submit(self, function, *args):
+        self.sizes.append(len(pickle.dumps((function, *args))))
+        return self.executor.submit(function, *args)
+
+
+class Elsewhere(Sent):
+    """An executor whose workers are on a machine without our files."""
+
+    def __init__(self, executor):
+        super().__init__(executor)
+        if hasattr(executor, "_client"):
+            self._client = executor._client
+
+    def submit(self, function, settings, file, *args):
+        file = f"/nowhere/{pathlib.Path(file).name}"
+        if not hasattr(self, "_client"):
+            return super().submit(function, settings, file, *args)
+        self.sizes.append([type(arg).__name__ for arg in args])
+        return self.executor.submit(function, settings, file, *args)
+
+
+class Noted(keras.utils.PyDataset):
+    """The data, which note in a file in which process they were unpickled."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return X, Y
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        with open(self.file, "a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+STRENGTHS = [0.3, 0.1, 0.03, 0.01, 0.003, 0.0]
+SHORT = {"epochs": 1, "verbose": 0, "restore_best_weights": False}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "threads",
+        pytest.param("processes", marks=pytest.mark.slow),
+        pytest.param("dask", marks=pytest.mark.slow),
+    ],
+)
+def test_the_data_are_sent_once_per_worker(kind, request, tmp_path):
+    executor = Sent(request.getfixturevalue(kind))
+    data = Noted(tmp_path / "processes")
+    model = compiled(L2AllWeights(network()))
+    path = l2_path(model, data, None, STRENGTHS, (X, Y), executor=executor, **SHORT)
+    assert len(path.records) == len(executor.sizes) == 6
+    unpickled = collections.Counter((tmp_path / "processes").read_text().split())
+    assert 1 <= len(unpickled) <= 2
+    assert {*unpickled.values()} == {1}
+
+
+def test_large_data_are_in_no_task(threads):
+    x, y = np.zeros((400_000, 5), "float32"), np.zeros((400_000, 2), "float32")
+    executor = Sent(threads)
+    model = compiled(L2AllWeights(network()))
+    arguments = {"batch_size": 8, "steps_per_epoch": 1, **SHORT}
+    l2_path(model, x, y, STRENGTHS, (X, Y), executor=executor, **arguments)
+    assert len(executor.sizes) == 6
+    assert sum(executor.sizes) < 10_000 < x.nbytes
+
+
+def test_nothing_is_left_of_what_was_sent(threads, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = compiled(L2AllWeights(network()))
+    path_of(model, [0.1], executor=threads)
+    with pytest.raises(RuntimeError, match="no memory"):
+        path_of(model, executor=threads, callbacks=[Fail(1)])
+    assert not list(tmp_path.iterdir())
+    assert not path_executor._current
+
+
+@pytest.mark.parametrize(
+    "kind", ["threads", pytest.param("dask", marks=pytest.mark.slow)]
+)
+def test_workers_without_our_files_get_the_data_in_a_task(kind, request):
+    executor = Elsewhere(request.getfixturevalue(kind))
+    model = compiled(L2AllWeights(network()))
+    arguments = {"l2": STRENGTHS, "epochs": 1, "restore_best_weights": False}
+    here = path_of(model, **arguments)
+    there = path_of(model, executor=executor, **arguments)
+    assert_same_runs(here, there)
+    if kind == "dask":
+        # What was scattered goes to each worker once, however many tasks name it.
+        sent = {kinds[2] for kinds in executor.sizes if len(kinds) > 2}
+        assert sent == {"Future"}
+
+
+# --------------------------------------------------------------- what is kept
+
+
+class KillsItsWorker(keras.callbacks.Callback):
+    """The end of a worker, as if the machine had no memory left, at one strength.
+
+    With `file`, once: the file tells that it has happened.
+    """
+
+    def __init__(self, l2, file=None):
+        super().__init__()
+        self.l2 = l2
+        self.file = file
+        self.home = os.getpid()
+
+    def on_train_begin(self, logs=None):
+        if abs(self.model.l2 - self.l2) > 1e-6 or os.getpid() == self.home:
+            return
+        if self.file is not None:
+            if self.file.exists():
+                return
+            self.file.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def assert_left_alone(model, before):
+    assert model.l2 == pytest.approx(0.7)
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_its_own_task_only():
+    spawn = multiprocessing.get_context("spawn")
+    wrapped = compiled(L2AllWeights(network(), 0.7))
+    before = wrapped.get_weights()
+    arguments = {"callbacks": [KillsItsWorker(0.0)], "epochs": 1}
+    with (
+        concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as executor,
+        pytest.raises(concurrent.futures.BrokenExecutor) as caught,
+    ):
+        path_of(wrapped, executor=executor, **arguments)
+    assert_left_alone(wrapped, before)
+    kept = caught.value.path
+    assert [record["l2"] for record in kept.records] == [0.3, 0.03]
+    assert kept.interrupted
+    died, missing = caught.value.__notes__
+    assert "make a new one" in died
+    assert "2 of 3 runs" in missing and "l2=[0.0]" in missing
+    # The callback kills no process but a worker.
+    here = path_of(wrapped, restore_best_weights=False, **arguments)
+    here.runs.pop()
+    assert_same_runs(here, kept)
+
+
+@pytest.fixture
+def fresh_dask(request):
+    """A cluster of its own, which forgives as many deaths as the test says."""
+    dask = pytest.importorskip("dask")
+    distributed = pytest.importorskip("dask.distributed")
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": request.param}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client.get_executor()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fresh_dask", [3], indirect=True)
+def test_dask_goes_on_without_a_killed_worker(fresh_dask, tmp_path):
+    wrapped = compiled(L2AllWeights(network(), 0.7))
+    kill = KillsItsWorker(0.03, tmp_path / "killed")
+    arguments = {"callbacks": [kill], "epochs": 1, "restore_best_weights": False}
+    there = path_of(wrapped, executor=fresh_dask, **arguments)
+    assert (tmp_path / "killed").exists()
+    assert_same_runs(path_of(wrapped, **arguments), there)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fresh_dask", [0], indirect=True)
+def test_dask_gives_up_on_a_task_that_kills_and_the_others_are_kept(fresh_dask):
+    wrapped = compiled(L2AllWeights(network(), 0.7))
+    before = wrapped.get_weights()
+    # The last task, so that others are done before.
+    arguments = {"callbacks": [KillsItsWorker(0.0)], "epochs": 1}
+    distributed = pytest.importorskip("dask.distributed")
+    with pytest.raises(distributed.scheduler.KilledWorker) as caught:
+        path_of(wrapped, STRENGTHS, executor=fresh_dask, **arguments)
+    assert_left_alone(wrapped, before)
+    kept = caught.value.path
+    assert len(kept.records) >= 3
+    assert 0.0 not in {record["l2"] for record in kept.records}
+    assert f"{len(kept.runs)} of 6 runs" in caught.value.__notes__[-1]
+
+
+class AtOnce(concurrent.futures.Executor):
+    """Does each task as it is submitted; all have ended when the first is asked for."""
+
+    def submit(self, function, *args):
+        future = concurrent.futures.Future()
+        try:
+            future.set_result(function(*args))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+class FailsAt(keras.callbacks.Callback):
+    def __init__(self, *strengths):
+        super().__init__()
+        self.strengths = strengths
+
+    def on_train_begin(self, logs=None):
+        if any(abs(self.model.l2 - l2) < 1e-6 for l2 in self.strengths):
+            raise RuntimeError("no memory")
+
+
+def test_an_error_keeps_what_other_workers_have_done():
+    wrapped = compiled(L2AllWeights(network(), 0.7))
+    before = wrapped.get_weights()
+    # Half of the tasks fail, so that one that fails is hardly asked for last.
+    strengths = [0.01 * k for k in range(12, 0, -1)]
+    arguments = {"callbacks": [FailsAt(*strengths[::2])], "epochs": 1}
+    with pytest.raises(RuntimeError, match="no memory") as caught:
+        path_of(wrapped, strengths, executor=AtOnce(), **arguments)
+    assert_left_alone(wrapped, before)
+    kept = [record["l2"] for record in caught.value.path.records]
+    assert kept == strengths[1::2]
+
+
+@pytest.mark.parametrize(
+    "kind", ["threads", pytest.param("processes", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("way", [{"warm": True}, {"chunksize": 3}])
+def test_an_error_keeps_the_runs_of_its_own_task(kind, way, request):
+    wrapped = compiled(L2AllWeights(network(), 0.7))
+    arguments = {"callbacks": [FailsAt(0.0)], "epochs": 1, **way}
+    with pytest.raises(RuntimeError, match="no memory") as caught:
+        path_of(wrapped, executor=request.getfixturevalue(kind), **arguments)
+    assert [record["l2"] for record in caught.value.path.records] == [0.3, 0.03]
+    # The arrays of each run don't stay with the error.
+    assert "finished" not in vars(caught.value)
+
+
+def test_ctrl_c_keeps_what_the_workers_have_done(monkeypatch):
+    wait, calls = concurrent.futures.wait, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return wait(*args, **kwargs)
+
+    monkeypatch.setattr("concurrent.futures.wait", interrupted)
+    wrapped = compiled(L2AllWeights(network(), 0.7))
+    path = path_of(wrapped, STRENGTHS, executor=AtOnce(), epochs=1)
+    assert path.interrupted
+    assert [record["l2"] for record in path.records] == STRENGTHS
+    assert wrapped.l2 == pytest.approx(path.best["l2"])

@@ -1,0 +1,534 @@
+"""Fails loudly if Keras changes what `keras_l2reg._keras` leans on."""
+
+import inspect
+import threading
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from models import VECTORS, around
+
+from keras_l2reg import _keras
+
+TARGETS = np.ones((4, 2), "float32")
+BACKEND = keras.backend.backend()
+never_stale_on_torch = pytest.mark.skipif(BACKEND == "torch", reason="torch is eager")
+
+
+def network():
+    inner = keras.Sequential([layers.Dense(4, name="a")], name="inner")
+    return around(inner, layers.Dense(2, name="b"), shape=(6,))
+
+
+def test_sublayers_are_direct_and_in_order():
+    model = network()
+    names = [layer.name for layer in _keras.sublayers(model)]
+    assert [n for n in names if "input" not in n] == ["inner", "b"]
+
+
+def test_all_layers_come_with_the_model_at_any_depth_once():
+    model = network()
+    found = list(_keras.all_layers(model))
+    assert model in found
+    assert {"inner", "a", "b"} <= {layer.name for layer in found}
+    assert len({id(layer) for layer in found}) == len(found)
+
+
+def test_is_built_throughout():
+    assert _keras.is_built_throughout(network())
+    assert not _keras.is_built_throughout(keras.Sequential([layers.Dense(2)]))
+
+
+def test_losses_of_calls_are_all_but_the_penalties_of_weights():
+    activity = layers.ActivityRegularization(l2=0.5)
+    penalized = layers.Dense(2, kernel_regularizer="l2")
+    model = around(network(), activity, penalized, shape=(6,))
+    model(VECTORS)
+    assert len(model.losses) == 2
+    (only,) = _keras.losses_of_calls(model)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(only), ops.convert_to_numpy(model.losses[0])
+    )
+
+
+def test_own_variables_keep_frozen_weights_and_leave_statistics_out():
+    layer = layers.BatchNormalization()
+    layer.build((None, 3))
+    layer.trainable = False
+    assert [v.name for v in _keras.own_variables(layer)] == ["gamma", "beta"]
+
+
+def test_compile_arguments_are_the_live_ones():
+    model, optimizer = network(), keras.optimizers.SGD(0.1)
+    loss = keras.losses.MeanSquaredError()
+    model.compile(optimizer, loss, metrics=["mae"], steps_per_execution=2)
+    arguments = _keras.compile_arguments(model)
+    assert arguments["optimizer"] is optimizer
+    assert arguments["loss"] is loss
+    twin = network()
+    twin.compile(**arguments)
+    assert twin.optimizer is optimizer
+    assert twin.steps_per_execution == 2
+
+
+def test_traced_functions():
+    model = network()
+    assert _keras.traced_functions(model) == []
+    model.compile("sgd", "mse")
+    assert _keras.traced_functions(model) == []
+    model.fit(VECTORS, TARGETS, verbose=0)
+    assert _keras.traced_functions(model) == ["train"]
+    model.evaluate(VECTORS, TARGETS, verbose=0)
+    assert _keras.traced_functions(model) == ["train", "test"]
+    before = model.train_function
+    model.make_train_function(force=True)
+    assert model.train_function is not before
+
+
+def test_sync_state_within_an_epoch():
+    seen = []
+
+    class Reader(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            _keras.backend.sync_state(self.model)
+            kernel = self.model.get_layer("b").kernel
+            seen.append(ops.convert_to_numpy(kernel).copy())
+
+    model = network()
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.fit(VECTORS, TARGETS, batch_size=2, verbose=0, callbacks=[Reader()])
+    assert len(seen) == 2
+    assert not np.array_equal(*seen)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="XLA is a choice there alone")
+def test_in_tf_xla():
+    import tensorflow as tf
+
+    from keras_l2reg._keras.backends.tensorflow import in_xla
+
+    seen = []
+
+    def look():
+        seen.append(in_xla())
+
+    look()
+    tf.function(look)()
+    assert seen == [False, False]
+    tf.function(look, jit_compile=True)()
+    tf.function(tf.function(look), jit_compile=True)()
+    assert seen[2:] == [True, True]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_xla_is_seen_in_a_step_of_fit(jit_compile):
+    if BACKEND != "tensorflow":
+        pytest.skip("XLA is a choice on TensorFlow alone")
+    from keras_l2reg._keras.backends.tensorflow import in_xla
+
+    seen = []
+
+    class Looking(keras.Regularizer):
+        def __call__(self, w):
+            seen.append(in_xla())
+            return ops.sum(w)
+
+    model = network()
+    model.get_layer("b").kernel.regularizer = Looking()
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    model.fit(VECTORS, TARGETS, verbose=0)
+    assert set(seen) == {jit_compile}
+
+
+def test_in_torch_transform():
+    assert not _keras.backend.in_transform()
+    if BACKEND != "torch":
+        return
+    import torch
+
+    seen = []
+
+    def look(w):
+        seen.append(_keras.backend.in_transform())
+        return w.sum()
+
+    w = torch.ones((2, 3))
+    torch.func.grad(look)(w)
+    torch.func.vmap(look)(w)
+    torch.func.jvp(look, (w,), (w,))
+    assert seen == [True, True, True]
+    look(w.requires_grad_(True)).backward()
+    assert seen[3:] == [False]
+
+    def as_seen(w):
+        return w + 1.0 if _keras.backend.in_transform() else w
+
+    compiled = torch.compile(as_seen, backend="eager", fullgraph=True)
+    np.testing.assert_array_equal(compiled(torch.zeros(2)), np.ones(2))
+
+
+@pytest.mark.parametrize("is_eager", [False, True], ids=["compiled", "eager"])
+def test_compiled_in_fit_sees_each_steps_weights(is_eager):
+    ours, theirs = [], []
+
+    class Reader(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            ours.append(number(total()))
+            _keras.backend.sync_state(self.model)
+            theirs.append(number(ops.sum(kernel)))
+            # In the same step, after a callback has changed a weight.
+            kernel.assign(2.0 * kernel)
+            ours.append(number(total()))
+            theirs.append(number(ops.sum(kernel)))
+
+    def number(tensor):
+        return float(ops.convert_to_numpy(tensor))
+
+    model = network()
+    kernel = model.get_layer("b").kernel
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=is_eager)
+    calls = []
+    total = _keras.backend.compiled_in_fit(
+        model, lambda: calls.append(0) or ops.sum(kernel)
+    )
+    model.fit(VECTORS, TARGETS, batch_size=1, verbose=0, callbacks=[Reader()])
+    assert len(set(theirs)) == 2 * len(VECTORS)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    is_compiled = BACKEND != "torch" and not is_eager
+    assert len(calls) == (1 if is_compiled else len(ours))
+
+
+def test_traces_constants_and_replicas():
+    assert _keras.backend.traces_constants == (keras.backend.backend() == "jax")
+    assert _keras.backend.replicas() == 1
+
+
+def test_optimizer_for_and_decays():
+    model = network()
+    kernel = model.get_layer("b").kernel
+    assert _keras.optimizer_for(model, kernel) is None
+    optimizer = keras.optimizers.AdamW()
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer))
+    assert _keras.optimizer_for(model, kernel) is optimizer
+    assert _keras.decays(optimizer, kernel)
+    assert not _keras.decays(keras.optimizers.SGD(), kernel)
+    optimizer.exclude_from_weight_decay([kernel])
+    assert not _keras.decays(optimizer, kernel)
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "Muon"), reason="as of Keras 3.12")
+def test_decays_where_an_optimizer_has_two_rates():
+    if "adam_weight_decay" not in inspect.signature(keras.optimizers.Muon).parameters:
+        pytest.skip("Muon has one rate before Keras 3.13")
+    model = network()
+    kernel, bias = model.get_layer("b").kernel, model.get_layer("b").bias
+    for matrices, others in ((0.1, None), (None, 0.1)):
+        muon = keras.optimizers.Muon(weight_decay=matrices, adam_weight_decay=others)
+        assert _keras.decays(muon, kernel) == (matrices is not None)
+        assert _keras.decays(muon, bias) == (others is not None)
+
+
+def test_exclusions_from_decay_are_not_in_the_config():
+    model = network()
+    kernel, bias = model.get_layer("b").kernel, model.get_layer("b").bias
+    optimizer = keras.optimizers.AdamW()
+    model.compile(optimizer)
+    assert _keras.decays_in(model, kernel)
+    assert _keras.decay_comes_back_on_load(model, [kernel, bias]) == []
+    optimizer.exclude_from_weight_decay([bias])
+    assert _keras.decay_comes_back_on_load(model, [kernel, bias]) == [bias]
+    model.compile(keras.optimizers.SGD())
+    assert _keras.decay_comes_back_on_load(model, [kernel, bias]) == []
+
+
+def test_adds_losses():
+    assert not _keras.adds_losses(network())
+    activity = layers.Dense(2, activity_regularizer="l2")
+    assert _keras.adds_losses(keras.Sequential([activity]))
+    penalized = around(layers.Dense(2, kernel_regularizer="l2"), shape=(6,))
+    assert not _keras.adds_losses(penalized)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_runs_with(method):
+    """Keras' methods are found on the stack, under their names, with their model."""
+
+    class Looks(keras.callbacks.Callback):
+        def look(self, *args, **kwargs):
+            seen.extend(_keras.runs_with(inner))
+            assert _keras.runs_with(network()) == []
+
+        on_train_batch_end = on_test_batch_end = on_predict_batch_end = look
+
+    seen, inner = [], network()
+    outer = keras.Sequential([keras.Input((6,)), inner])
+    outer.compile("sgd", "mse")
+    targets = () if method == "predict" else (TARGETS,)
+    getattr(outer, method)(VECTORS, *targets, verbose=0, callbacks=[Looks()])
+    assert (method, outer, threading.get_ident()) in seen
+    assert _keras.runs_with(inner) == []
+
+
+@pytest.mark.parametrize(
+    "method", ["train_on_batch", "test_on_batch", "predict_on_batch"]
+)
+def test_runs_with_a_method_for_one_batch(method):
+    class Looks(layers.Layer):
+        def call(self, x):
+            seen.extend(_keras.runs_with(self))
+            return x * self.w
+
+        def build(self, shape):
+            self.w = self.add_weight(shape=())
+
+    seen = []
+    model = keras.Sequential([keras.Input((6,)), Looks()])
+    model.compile("sgd", "mse", run_eagerly=True)
+    arguments = (VECTORS,) if method == "predict_on_batch" else (VECTORS, VECTORS)
+    getattr(model, method)(*arguments)
+    assert method in [found for found, _, _ in seen]
+
+
+def test_added_losses_at():
+    layer = layers.Dense(
+        2,
+        use_bias=False,
+        kernel_initializer="ones",
+        kernel_regularizer="l2",
+        activity_regularizer=keras.regularizers.L2(1.0),
+    )
+    model = around(layer, layers.Dropout(0.5), shape=(6,))
+    model(VECTORS)
+    before = [float(ops.convert_to_numpy(term)) for term in model.losses]
+    x = ops.ones((1, 6))
+    for value in (1.0, 3.0):
+        moved = [(layer.kernel, value * ops.ones((6, 2)))]
+        outputs, [term] = _keras.added_losses_at(model, x, moved)
+        np.testing.assert_allclose(ops.convert_to_numpy(outputs), 6 * value, rtol=1e-6)
+        # The sum over two units, over the one sample.
+        expected = 2 * (6 * value) ** 2
+        assert float(ops.convert_to_numpy(term)) == pytest.approx(expected)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer.kernel), 1.0)
+    assert [float(ops.convert_to_numpy(term)) for term in model.losses] == before
+
+
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
+def test_example_inputs():
+    def shapes(model):
+        return keras.tree.map_structure(
+            lambda x: (x.shape, str(x.dtype)), _keras.example_inputs(model)
+        )
+
+    inputs = {"a": keras.Input((3, None)), "b": keras.Input((2,), dtype="int32")}
+    outputs = {name: layers.Identity()(tensor) for name, tensor in inputs.items()}
+    graph = keras.Model(inputs, outputs)
+    expected = {"a": ((2, 3, 2), "float32"), "b": ((2, 2), "int32")}
+    assert shapes(graph) == [expected]
+    assert shapes(keras.Sequential([keras.Input((3,)), layers.ReLU()])) == [
+        ((2, 3), "float32")
+    ]
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Own()
+    assert _keras.example_inputs(model) == []
+    model(VECTORS)
+    assert shapes(model) == [((4, 6), "float32"), ((4, 6), "int32")]
+
+
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="as of Keras 3.15"
+)
+def test_optimizer_for_each_of_several():
+    model = network()
+    a = model.get_layer("inner").get_layer("a").kernel
+    b = model.get_layer("b").kernel
+    chosen = keras.optimizers.OptimizerMap(keras.optimizers.SGD())
+    chosen[a.path] = keras.optimizers.Adam()
+    several = keras.optimizers.MultiOptimizer(chosen)
+    for optimizer in (several, keras.optimizers.LossScaleOptimizer(several)):
+        model.compile(optimizer)
+        assert _keras.optimizer_for(model, a) is chosen[a.path]
+        assert _keras.optimizer_for(model, b) is chosen.default_optimizer
+
+
+def test_consumers():
+    inputs = keras.Input((4,))
+    a, b = layers.Dense(3, name="a"), layers.Dense(3, name="b")
+    hidden = a(inputs)
+    found = _keras.consumers(keras.Model(inputs, [b(hidden), hidden]))
+    assert found[id(a)] == [b, None]
+    assert found[id(b)] == [None]
+    first, last = layers.Dense(3), layers.Dense(2)
+    sequence = keras.Sequential([keras.Input((4,)), first, last])
+    assert _keras.consumers(sequence)[id(first)] == [last]
+
+
+def test_fresh_data_loss():
+    model = network()
+    model.compile("sgd", "mse")
+    loss = _keras.fresh_data_loss(model)(TARGETS, model(VECTORS))
+    expected = np.mean((model.predict(VECTORS, verbose=0) - TARGETS) ** 2)
+    assert float(ops.convert_to_numpy(loss)) == pytest.approx(expected, rel=1e-5)
+    assert not model._compile_loss.built
+
+
+def test_losses_kept():
+    model = around(layers.Dense(2, activity_regularizer="l2"), shape=(6,))
+    model(VECTORS)
+    before = [float(ops.convert_to_numpy(term)) for term in model.losses]
+    with _keras.losses_kept(model):
+        model(VECTORS * 2)
+        assert [float(ops.convert_to_numpy(term)) for term in model.losses] != before
+    assert [float(ops.convert_to_numpy(term)) for term in model.losses] == before
+
+
+@never_stale_on_torch
+def test_compiled_steps_are_found():
+    model = network()
+    model.compile("sgd", "mse")
+    model.fit(VECTORS, TARGETS, batch_size=2, verbose=0)
+    pairs = list(_keras.backend.programs(model, "train", (VECTORS, TARGETS)))
+    assert len(pairs) == 1
+    old, new = pairs[0]
+    assert old and old == new()
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.function")
+def test_a_first_trace_that_made_variables_is_not_in_use():
+    import tensorflow as tf
+
+    from keras_l2reg._keras.backends.tensorflow import _traces_in_use
+
+    made = []
+
+    def step(x):
+        made[:] = made or [tf.Variable(2.0)]
+        return x * made[0]
+
+    makes, plain = tf.function(step), tf.function(lambda x: x * 2.0)
+    for function in (makes, plain):
+        function(tf.ones(()))
+    assert len(makes._list_all_concrete_functions()) == 2
+    [used] = _traces_in_use(makes)
+    assert used is not makes._concrete_variable_creation_fn
+    assert len(_traces_in_use(plain)) == 1
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.function")
+def test_programs_of_tensorflow_are_told_apart():
+    import tensorflow as tf
+
+    from keras_l2reg._keras.backends.tensorflow import _program
+
+    def program(function):
+        step = tf.function(function).get_concrete_function(tf.ones((2,)))
+        return _program(step.graph)
+
+    a, b = tf.Variable([1.0, 2.0]), tf.Variable([1.0, 2.0])
+    big = [tf.constant(np.full(10_000, value, "float32")) for value in (1.0, 2.0)]
+
+    def loop(limit):
+        def step(i, x):
+            return i + 1, x * a
+
+        return lambda x: tf.while_loop(lambda i, x: i < limit, step, (0, x))
+
+    programs = {
+        "of a": lambda x: x + a,
+        "of b": lambda x: x + b,
+        "of a and b": lambda x: (x * a) + b,
+        "of b and a": lambda x: (x * b) + a,
+        "a constant": lambda x: x * (0.1 * a),
+        "another": lambda x: x * (0.2 * a),
+        "the same elsewhere": lambda x: (0.1 * x) * a,
+        "a captured tensor": lambda x: x + a * tf.reduce_sum(big[0]),
+        "another tensor": lambda x: x + a * tf.reduce_sum(big[1]),
+        "within a loop": loop(3),
+        "within another": loop(4),
+    }
+    found = {name: program(function) for name, function in programs.items()}
+    for name, function in programs.items():
+        same = [other for other in found if found[other] == program(function)]
+        assert same == [name]
+
+
+@never_stale_on_torch
+def test_stale_steps():
+    model = network()
+    model.compile("sgd", "mse")
+    model.fit(VECTORS, TARGETS, verbose=0)
+    batch = VECTORS, TARGETS
+    assert _keras.stale_steps(model, batch) == []
+    model.get_layer("b").kernel.regularizer = keras.regularizers.L2(1.0)
+    assert _keras.stale_steps(model, batch) == ["train"]
+
+
+def test_loss_gradients():
+    model = around(
+        layers.Dense(2, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.5)),
+        shape=(6,),
+    )
+    model.compile("sgd", "mse")
+    kernel = ops.convert_to_numpy(model.layers[-1].kernel)
+    residual = VECTORS @ kernel - TARGETS
+    [gradient] = _keras.loss_gradients(model, VECTORS, TARGETS)
+    expected = 2 * VECTORS.T @ residual / residual.size + kernel
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+def test_weight_penalties_stand_behind_all_other_losses():
+    # compute_loss of the wrapper splits `losses` there.
+    model = around(
+        layers.Dense(2, kernel_initializer="ones", kernel_regularizer="l1"),
+        layers.ActivityRegularization(l2=1.0),
+        shape=(6,),
+    )
+    model(VECTORS)
+    assert len(model.losses) == 2
+    assert float(ops.convert_to_numpy(model.losses[-1])) == pytest.approx(0.12)
+
+
+def test_regularizers_of_variables_may_be_changed():
+    model = network()
+    model.get_layer("b").kernel.regularizer = keras.regularizers.L2(1.0)
+    assert len(model.losses) == 1
+    model.get_layer("b").kernel.regularizer = None
+    assert not model.losses
+
+
+def test_what_variables_take_as_a_regularizer():
+    _keras.check_variables_take(keras.regularizers.L2(1.0))
+    with pytest.raises(ValueError, match="regularizer"):
+        _keras.check_variables_take("l2")
+
+
+def test_the_callbacks_before_one_are_known_while_keras_calls_it():
+    class Nosy(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.before = _keras.callbacks_before(self)
+
+    first, nosy, last = keras.callbacks.Callback(), Nosy(), Nosy()
+    model = network()
+    model.compile("sgd", "mse")
+    model.fit(VECTORS, TARGETS, verbose=0, callbacks=[first, nosy, last])
+    assert nosy.before == [first] and last.before == [first, nosy]
+    nosy.on_train_begin()
+    assert nosy.before == []
+
+
+def test_lambdas_are_restored_on_request_only():
+    config = layers.Lambda(lambda x: 2 * x).get_config()
+    with _keras.deserializing(safe_mode=False):
+        assert layers.Lambda.from_config({**config})(ops.ones(())) == 2
+    if keras.__version__.startswith("3.12."):
+        pytest.skip("Keras 3.12 restores lambdas outside of `load_model` anyway")
+    with pytest.raises(ValueError, match="lambda"), _keras.deserializing(True):
+        layers.Lambda.from_config({**config})
