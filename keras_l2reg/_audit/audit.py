@@ -20,7 +20,7 @@ from keras_l2reg._audit.findings import Finding, Findings, Severity
 from keras_l2reg._audit.rules import RULES
 from keras_l2reg._validation import as_number, check_model
 
-_SEVERITIES = get_args(Severity)  # most severe first
+_SEVERITIES = get_args(Severity)
 
 
 def audit(
@@ -108,10 +108,10 @@ def _how_to_pass_a_batch(x: Any) -> str:
     if isinstance(x, keras.utils.PyDataset):
         return "take a batch: x, y = dataset[0]"
     if isinstance(x, (tuple, list)) and len(x) == 2:
-        return "pass them separately: audit(model, *batch)"
+        return "give them separately: audit(model, *batch)"
     if hasattr(x, "__iter__") and not hasattr(x, "shape") and not isinstance(x, dict):
         return "take a batch: x, y = next(iter(dataset))"
-    return "pass both, as to `fit`"
+    return "give both, as to `fit`"
 
 
 def _check_idle(model: keras.Model) -> None:

@@ -16,7 +16,7 @@ def double_decay(facts: ModelFacts) -> tuple[str, ...]:
     return names_of(
         w
         for w in facts.penalized
-        if l2_of(w) and _keras.decays_in(facts.model, w.variable)
+        if l2_of(w.regularizer) and _keras.decays_in(facts.model, w.variable)
     )
 
 
@@ -42,7 +42,8 @@ def coupled_adaptive(facts: ModelFacts) -> tuple[str, ...]:
     return names_of(
         w
         for w in facts.penalized
-        if l2_of(w) and _is_adaptive(_keras.optimizer_for(facts.model, w.variable))
+        if l2_of(w.regularizer)
+        and _is_adaptive(_keras.optimizer_for(facts.model, w.variable))
     )
 
 

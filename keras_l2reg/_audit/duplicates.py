@@ -94,6 +94,6 @@ def penalties_added_again(facts: ModelFacts) -> tuple[str, ...]:
 def _is_close(term: Term, other: Term) -> bool:
     # Two ways to sum the same squares differ by rounding.
     return all(
-        b is not None and math.isclose(a, b, rel_tol=1e-4)
+        a is not None and b is not None and math.isclose(a, b, rel_tol=1e-4)
         for a, b in zip(term, other, strict=True)
     )

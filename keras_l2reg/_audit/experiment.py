@@ -11,7 +11,8 @@ is computed.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -25,24 +26,23 @@ if TYPE_CHECKING:
     from keras_l2reg._audit.facts import ModelFacts
 
 Term = tuple[float | None, ...]
-Changes = Sequence[tuple[keras.Variable, Any]]
+Change = Sequence[tuple[Any, Any]]  # variables and other values for them
+
+_SEEDS = (1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """The terms of a model's loss, at its weights and at other values of them.
 
-    A term is a tuple of numbers: its value at the weights as they are, and at each of
-    the `CHANGES`, each of which changes every weight differently. It has `None` where
-    the value could not be computed.
+    A term is a tuple of its values: at the weights as they are, and after each of two
+    random changes of all weights. `None` stands for a value that could not be computed.
 
     Args:
         facts: The `ModelFacts` of the audit.
     """
 
     facts: "ModelFacts"
-
-    CHANGES = (1, 2)
 
     @functools.cached_property
     def penalties(self) -> dict[str, Term]:
@@ -73,13 +73,13 @@ class Experiment:
 
     def depends_on_its_weight(self, weight: Weight) -> bool:
         """Whether a weight's penalty changes when that weight alone changes."""
-        change = [(weight.variable, _changed_value(weight.variable, change=1))]
+        change = [(weight.variable, _changed_value(weight.variable, _SEEDS[0]))]
         now = self.penalties[weight.name][0]
         return _penalties([weight], change)[weight.name] != now
 
     @functools.cached_property
-    def _changes(self) -> list[Changes]:
-        """No change, and the others as pairs of a variable and its value."""
+    def _changes(self) -> list[Change]:
+        """No change, and a random one for each seed."""
         variables = [
             weight.variable
             for weight in self.facts.weights
@@ -89,8 +89,8 @@ class Experiment:
         return [
             [],
             *[
-                [(v, _changed_value(v, change, i)) for i, v in enumerate(variables)]
-                for change in self.CHANGES
+                [(v, _changed_value(v, seed, i)) for i, v in enumerate(variables)]
+                for seed in _SEEDS
             ],
         ]
 
@@ -119,11 +119,11 @@ def number(tensor: Any) -> float | None:
     """
     # A traced step may leave symbolic tensors behind, in the backend's own class.
     with contextlib.suppress(Exception):
-        return float(ops.convert_to_numpy(tensor))
+        return float(np.asarray(ops.convert_to_numpy(tensor)))
     return None
 
 
-def penalty_of(regularizer: Callable[[Any], Any], weight: Any) -> float | None:
+def penalty_of(regularizer: Any, weight: Any) -> float | None:
     """A penalty as a float, or `None` if the regularizer fails on this weight.
 
     >>> penalty_of(keras.regularizers.L2(0.5), ops.ones((2, 3)))
@@ -140,23 +140,24 @@ def responds(term: Term) -> bool:
     >>> responds((1.0, 2.0, 1.5)), responds((1.0, 1.0, 1.0)), responds((1.0, None, 2.0))
     (True, False, False)
     """
-    return None not in term and term[0] not in term[1:] and all(np.isfinite(term))
+    is_finite = all(value is not None and math.isfinite(value) for value in term)
+    return is_finite and term[0] not in term[1:]
 
 
-def _penalties(weights: Iterable[Weight], change: Changes) -> dict[str, float | None]:
+def _penalties(weights: Iterable[Weight], change: Change) -> dict[str, float | None]:
     with keras.StatelessScope(state_mapping=change):
         return {w.name: penalty_of(w.regularizer, w.variable) for w in weights}
 
 
-def _added(model: keras.Model, inputs: Any, change: Changes = ()) -> list[float | None]:
+def _added(model: keras.Model, inputs: Any, change: Change = ()) -> list[float | None]:
     _, terms = _keras.added_losses_at(model, inputs, change)
     return [number(term) for term in terms]
 
 
-def _changed_value(variable: keras.Variable, change: int, seed: int = 0) -> Any:
-    """Another value for a variable, different for each variable and change."""
-    random = np.random.default_rng((change, seed))
-    value = ops.convert_to_numpy(ops.cast(variable, "float32"))
+def _changed_value(variable: Any, seed: int, index: int = 0) -> Any:
+    """A random value near a variable's, another for each seed and index."""
+    random = np.random.default_rng((seed, index))
+    value = np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")))
     # Small, but not 0 even if the weight is.
     size = 0.1 * (np.sqrt(np.mean(np.square(value))) or 1.0)
     factor, shift = random.uniform(0.5, 1.5, (2, *value.shape))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_l2reg import _keras
@@ -78,11 +79,13 @@ class ModelFacts:
         return keras.tree.map_structure(ops.convert_to_tensor, self.batch[0])
 
     @functools.cached_property
-    def data_loss(self) -> float:
-        """The compiled loss on the batch, without any penalty."""
+    def data_loss(self) -> float | None:
+        """The compiled loss on the batch, without penalties; `None` without a batch."""
+        if self.batch is None:
+            return None
         outputs, _ = _keras.added_losses_at(self.model, self.inputs)
         loss = _keras.fresh_data_loss(self.model)(self.batch[1], outputs)
-        return float(ops.convert_to_numpy(loss))
+        return float(np.asarray(ops.convert_to_numpy(loss)))
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -94,9 +97,13 @@ def names_of(weights: Iterable[Weight]) -> tuple[str, ...]:
     return tuple(weight.name for weight in weights)
 
 
-def l2_of(weight: Weight) -> float:
-    """The strength of the L2 part of a weight's penalty; 0 if there is none."""
+def l2_of(regularizer: Any) -> float:
+    """The strength of a regularizer's L2 part; 0 if it has none.
+
+    >>> l2_of(keras.regularizers.L1L2(0.1, 0.2)), l2_of(keras.regularizers.L1(0.1))
+    (0.2, 0.0)
+    """
     # A custom regularizer may have no config, or one without `l2`.
     with contextlib.suppress(Exception):
-        return float(convert_to_builtin(weight.regularizer).get_config()["l2"])
+        return float(convert_to_builtin(regularizer).get_config()["l2"])
     return 0.0

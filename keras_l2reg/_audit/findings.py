@@ -13,6 +13,7 @@ from typing import Literal
 
 from keras_l2reg._tables import Table
 
+# Most severe first.
 Severity = Literal["error", "warning", "info"]
 
 

@@ -1,7 +1,6 @@
 """Rules about penalties that are too large: for float16, or next to the data's loss."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -13,22 +12,26 @@ from keras_l2reg._audit.facts import ModelFacts, names_of
 def half_precision(facts: ModelFacts) -> tuple[str, ...]:
     """Weights in float16 whose penalty is finite only in float32."""
     return names_of(
-        w
-        for w in facts.penalized
-        if w.variable.dtype == "float16"
-        and not _is_finite(w.regularizer, w.variable)
-        and _is_finite(w.regularizer, ops.cast(w.variable, "float32"))
+        w for w in facts.penalized if _overflows_float16(w.regularizer, w.variable)
     )
 
 
-def _is_finite(regularizer: Callable[[Any], Any], weight: Any) -> bool:
+def _overflows_float16(regularizer: Any, variable: Any) -> bool:
+    return (
+        variable.dtype == "float16"
+        and not _is_finite(regularizer, variable)
+        and _is_finite(regularizer, ops.cast(variable, "float32"))
+    )
+
+
+def _is_finite(regularizer: Any, weight: Any) -> bool:
     penalty = penalty_of(regularizer, weight)
     return penalty is not None and math.isfinite(penalty)
 
 
 def dominates(facts: ModelFacts) -> tuple[str, ...]:
-    """The penalized weights, largest penalty first, if their sum is too large."""
-    if facts.batch is None:
+    """The penalized weights, largest penalty first, if the sum is too large."""
+    if facts.data_loss is None:
         return ()
     if not sum(facts.penalties.values()) > facts.max_share * abs(facts.data_loss):
         return ()

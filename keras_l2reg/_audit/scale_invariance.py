@@ -9,6 +9,7 @@ References:
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -71,7 +72,7 @@ def scale_invariant(facts: ModelFacts) -> tuple[str, ...]:
         w
         for w in facts.penalized
         if w.role in KERNEL_ROLES
-        and l2_of(w)
+        and l2_of(w.regularizer)
         # A weight of the model itself belongs to no layer of the graph.
         and w.layers
         and _is_normalized(w.layers[-1], consumers)
@@ -111,7 +112,8 @@ def _all_paths_normalize(
     """
     # Not recursive, as a chain of layers may exceed Python's stack. A shared layer
     # may lead back to itself, so each is visited once.
-    seen, todo = {id(layer)}, [layer]
+    seen: set[int] = {id(layer)}
+    todo: list[keras.Operation | None] = [layer]
     while todo:
         following = consumers.get(id(todo.pop()), [])
         for operation in following:
@@ -140,7 +142,7 @@ def _cancels_scale(
     return isinstance(operation, _PER_SAMPLE_NORM) and biased is None
 
 
-def _subtracts_bias(norm: layers.BatchNormalization, layer: layers.Layer) -> bool:
+def _subtracts_bias(norm: Any, layer: layers.Layer) -> bool:
     """Whether the norm's statistics are those of each of the layer's channels."""
     if isinstance(layer, layers.EinsumDense):
         return False
