@@ -335,6 +335,7 @@ def test_failure_to_write_is_an_error(saved):
     assert done.returncode == 2 and "No space left" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_programs_that_import_the_package_get_all_of_it(saved, tmp_path):
     # Python imports `theirs`, and with it this package, before it sets `sys.argv`.

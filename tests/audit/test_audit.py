@@ -16,6 +16,7 @@ from audit_helpers import (
     mlp,
     needs_compiled_steps,
     regularized,
+    wrap_and_replace,
 )
 from keras import layers, ops
 
@@ -122,7 +123,13 @@ class AuditEveryStep(keras.callbacks.Callback):
     on_epoch_end = on_train_end = audit_model
 
 
-@bare_or_wrapped
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda model: model, marks=pytest.mark.slow, id="bare"),
+        pytest.param(wrap_and_replace, id="wrapped"),
+    ],
+)
 def test_audit_in_a_callback_does_not_affect_fit(wrap):
     def train(*callbacks):
         keras.utils.set_random_seed(0)

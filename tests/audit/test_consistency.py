@@ -5,7 +5,6 @@ import pytest
 from audit_helpers import (
     BACKEND,
     LayerWithoutRegularizer,
-    bare_or_wrapped,
     codes,
     compiled,
     data,
@@ -211,8 +210,19 @@ def test_regularizer_whose_truth_value_is_false_is_a_penalty():
 
 
 @needs_compiled_steps
-@bare_or_wrapped
-@pytest.mark.parametrize("new", [None, l2(0.1)], ids=["removed", "changed"])
+@pytest.mark.parametrize(
+    ("wrap", "new"),
+    [
+        pytest.param(lambda model: model, None, id="bare-removed"),
+        pytest.param(wrap_and_replace, l2(0.1), id="wrapped-changed"),
+        pytest.param(
+            lambda model: model, l2(0.1), marks=pytest.mark.slow, id="bare-changed"
+        ),
+        pytest.param(
+            wrap_and_replace, None, marks=pytest.mark.slow, id="wrapped-removed"
+        ),
+    ],
+)
 def test_penalty_changed_after_fit_is_a_stale_trace(wrap, new):
     x, y = data(10)
     model = compiled(wrap(regularized()), "adam")
@@ -273,7 +283,9 @@ def unbuilt():
 
 
 @pytest.mark.parametrize("build", [norm_and_dropout, recurrent, unbuilt])
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", pytest.param("rmsprop", marks=pytest.mark.slow)]
+)
 def test_unchanged_penalties_are_not_a_stale_trace(build, optimizer):
     model, shape = build()
     x, y = data(7, shape)
