@@ -20,8 +20,8 @@ from keras_l2reg._audit.scale_invariance import is_normalized
 from keras_l2reg._audit.subject import Finding, l2_of, live_strengths, names_of
 from keras_l2reg._penalties import penalties
 from keras_l2reg._persistence import lost_on_save, same_regularizer
+from keras_l2reg._plan import regularizer_without
 from keras_l2reg._selection import KERNEL_ROLES
-from keras_l2reg.attachment import regularizer_beside
 from keras_l2reg.weights import inner_model
 
 
@@ -151,7 +151,7 @@ def lost(subject):
         own = {
             w.name
             for w in subject.weights
-            if regularizer_beside(w, inner) is not w.regularizer
+            if regularizer_without(w, inner) is not w.regularizer
         }
         names = [name for name in names if name not in own]
     return names and Finding(
