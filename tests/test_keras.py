@@ -504,10 +504,17 @@ def test_regularizers_of_variables_may_be_changed():
     assert not model.losses
 
 
-def test_what_variables_take_as_a_regularizer():
-    _keras.check_variables_take(keras.regularizers.L2(1.0))
-    with pytest.raises(ValueError, match="regularizer"):
-        _keras.check_variables_take("l2")
+@pytest.mark.parametrize("kind", ["regularizer", "function"])
+def test_the_check_of_a_regularizer_agrees_with_what_a_variable_accepts(kind):
+    chosen = keras.regularizers.L2(1.0) if kind == "regularizer" else ops.sum
+    variable = keras.Variable([1.0])
+    try:
+        variable.regularizer = chosen
+    except ValueError:
+        with pytest.raises(ValueError, match="subclass of `keras.Regularizer`"):
+            _keras.check_variables_accept(chosen)
+    else:
+        _keras.check_variables_accept(chosen)
 
 
 def test_the_callbacks_before_one_are_known_while_keras_calls_it():
