@@ -9,7 +9,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import keras
@@ -105,7 +105,7 @@ def plan_attachment(
     return choices, kept
 
 
-def warn_if_kept(names: Iterable[str], existing: Existing | None) -> None:
+def warn_if_kept(names: list[str], existing: Existing | None) -> None:
     """Name the weights that keep the penalty they have, unless `existing` says so."""
     if names and existing is None:
         warnings.warn(

@@ -47,11 +47,9 @@ class Window(keras.Model):
     """A Keras model around a model.
 
     Args:
-        model: The inner `keras.Model`, built or not; shared, not copied.
+        model: The inner `keras.Model`, built or not; shared, not copied. It must pass
+            `check_inner_model`.
         name: String. Defaults to `None`.
-
-    Raises:
-        TypeError, ValueError: from `check_inner_model`, which callers call first.
     """
 
     def __init__(self, model: keras.Model, name: str | None = None):
@@ -166,13 +164,13 @@ class Window(keras.Model):
         """The number of scalars in the inner model's weights."""
         return self.wrapped_model.count_params()
 
-    def export(self, *args, **kwargs) -> None:
+    def export(self, *args, **kwargs) -> Any:
         """Export the inner model, which predicts the same: `keras.Model.export`."""
-        self.wrapped_model.export(*args, **kwargs)
+        return self.wrapped_model.export(*args, **kwargs)
 
-    def summary(self, *args, **kwargs) -> None:
+    def summary(self, *args, **kwargs) -> Any:
         """Print the inner model's summary: `keras.Model.summary`."""
-        self.wrapped_model.summary(*args, **kwargs)
+        return self.wrapped_model.summary(*args, **kwargs)
 
     def quantize(self, mode=None, config=None, **kwargs) -> None:  # pyright: ignore
         """Quantize the inner model: `keras.Model.quantize`."""
