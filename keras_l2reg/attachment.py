@@ -26,6 +26,7 @@ from keras_l2reg import _keras, _ledger
 from keras_l2reg._ledger import Choice
 from keras_l2reg._persistence import lost_on_save
 from keras_l2reg._selection import select_weights
+from keras_l2reg._strengths import strength_variables
 from keras_l2reg._validation import as_number, check_model
 from keras_l2reg.regularizers import (
     L2,
@@ -34,7 +35,6 @@ from keras_l2reg.regularizers import (
     Sum,
     get_regularizer,
     safe_for,
-    strength_variables,
 )
 from keras_l2reg.weights import find_weights, inner_model, listed
 

@@ -30,6 +30,11 @@ from keras_l2reg._serialization import (
     rule_from_config,
     rule_to_config,
 )
+from keras_l2reg._strengths import (
+    check_strength,
+    strength_value,
+    strength_variables,
+)
 from keras_l2reg._validation import check_number
 from keras_l2reg._window import check_inner_model
 from keras_l2reg.attachment import (
@@ -39,13 +44,7 @@ from keras_l2reg.attachment import (
     regularizer_for,
     warn_if_left_out,
 )
-from keras_l2reg.regularizers import (
-    L2,
-    L2Loss,
-    check_strength,
-    strength_value,
-    strength_variables,
-)
+from keras_l2reg.regularizers import L2, L2Loss
 from keras_l2reg.weights import find_weights
 
 _RULE = {
