@@ -23,7 +23,8 @@ import keras
 
 from keras_l2reg import _ledger
 from keras_l2reg._ledger import Choice
-from keras_l2reg._selection import as_list, candidates
+from keras_l2reg._selection import candidates
+from keras_l2reg._validation import as_list
 from keras_l2reg.weights import listed
 
 # Of what `L2AllWeights.get_config` returns: 1 held the rule, without its outcome.

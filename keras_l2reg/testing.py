@@ -31,7 +31,7 @@ from keras_l2reg import _keras
 from keras_l2reg._cli.load_errors import reason_of
 from keras_l2reg._persistence import lost_on_save, same_regularizer
 from keras_l2reg._selection import select_weights
-from keras_l2reg._validation import check_arguments
+from keras_l2reg._validation import check_rule
 from keras_l2reg.attachment import attach, detach
 from keras_l2reg.models import L2AllWeights
 from keras_l2reg.weights import find_weights
@@ -81,7 +81,7 @@ def check_model(build_model, inputs=None, *, checks=None, safe_mode=True, **rule
     checks = _checked_checks(checks)
     _check_flags(safe_mode, rule)
     models = _two_models(build_model)
-    check_arguments(models[0], *_flags_and_patterns(rule))
+    check_rule(models[0], *_flags_and_patterns(rule))
     inputs = _checked_inputs(inputs, models[0])
 
     def build():

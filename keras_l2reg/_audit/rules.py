@@ -20,7 +20,7 @@ from keras_l2reg._audit.scale_invariance import is_normalized
 from keras_l2reg._audit.subject import Finding, l2_of, live_strengths, names_of
 from keras_l2reg._penalties import penalties
 from keras_l2reg._persistence import lost_on_save, same_regularizer
-from keras_l2reg._selection import KERNEL_ROLES
+from keras_l2reg._roles import KERNEL_ROLES
 from keras_l2reg.attachment import regularizer_beside
 from keras_l2reg.weights import inner_model
 

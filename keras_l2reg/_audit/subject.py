@@ -10,7 +10,7 @@ from keras import ops
 from keras_l2reg import _keras
 from keras_l2reg._audit.experiment import Experiment
 from keras_l2reg._builtin import convert_to_builtin
-from keras_l2reg._selection import KERNEL_ROLES
+from keras_l2reg._roles import KERNEL_ROLES
 from keras_l2reg.regularizers import Scaled, Sum
 from keras_l2reg.weights import find_weights
 

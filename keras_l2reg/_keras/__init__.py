@@ -4,6 +4,8 @@ Each function names one thing that public Keras does not offer; `tests/test_kera
 fails loudly if Keras changes any of them.
 
 ============  ====================================================================
+`attributes`  where a layer holds the regularizers of its weights for saving
+`callbacks`   whether Keras waits for a callback after each batch
 `layers`      a model's layers, and what reads their outputs
 `losses`      the terms of a model's loss, apart from each other
 `optimizers`  which optimizer updates a variable, and whether it decays it
@@ -18,7 +20,9 @@ fails loudly if Keras changes any of them.
 
 from keras.src.trainers.compile_utils import MetricsList
 
+from keras_l2reg._keras.attributes import names_to_come, regularizer_attribute
 from keras_l2reg._keras.backends import backend
+from keras_l2reg._keras.callbacks import BatchLogsCallback
 from keras_l2reg._keras.layers import (
     all_layers,
     consumers,
@@ -58,6 +62,7 @@ from keras_l2reg._keras.training import (
 from keras_l2reg._keras.variables import check_variables_take, is_seed
 
 __all__ = [
+    "BatchLogsCallback",
     "MetricsList",
     "added_losses_at",
     "adds_losses",
@@ -78,11 +83,13 @@ __all__ = [
     "loss_gradients",
     "losses_kept",
     "losses_of_calls",
+    "names_to_come",
     "optimizer_for",
     "outermost_layer",
     "overridden",
     "own_metrics",
     "own_variables",
+    "regularizer_attribute",
     "reset_compiled_steps",
     "runs_with",
     "set_decay_rate",

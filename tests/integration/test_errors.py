@@ -425,7 +425,7 @@ WAYS_OUT = {
     "layers_layer_of_another": (
         lambda m: attach(m, layers=layers.Dense(2, name="stray")),
         dense_model,
-        "'stray' is no layer of this model",
+        "'stray' is not a layer of this model",
     ),
     "exclude_layer": (
         lambda m: attach(m, exclude=[m.get_layer("head")]),
