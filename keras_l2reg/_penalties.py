@@ -91,7 +91,7 @@ def _values(
 
 
 def _by_name(weights: Sequence[Weight], values: Any) -> dict[str, float]:
-    numbers = keras.ops.convert_to_numpy(values)
+    numbers: Any = keras.ops.convert_to_numpy(values)
     return {w.name: float(n) for w, n in zip(weights, numbers, strict=True)}
 
 

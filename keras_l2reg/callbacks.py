@@ -296,7 +296,8 @@ class L2Scheduler(_AddsToLogs):
         model: Any = self.model
         if self._is_schedule:
             # A `LearningRateSchedule` returns a tensor.
-            value = float(ops.convert_to_numpy(value))
+            number: Any = ops.convert_to_numpy(value)
+            value = float(number)
         model.l2 = value
 
 

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from keras_l2reg import find_weights
-from keras_l2reg.testing import (
-    CHECKS,
+from keras_l2reg._testing.checks import (
     check_clone,
     check_detach,
-    check_model,
     check_terms,
     check_wrapper_save,
 )
+from keras_l2reg.testing import CHECKS, check_model
 
 SAMPLE = [check_terms, check_wrapper_save, check_detach]
 
