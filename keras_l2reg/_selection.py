@@ -133,7 +133,7 @@ def decide(
         A list of `Decision`, in the order of `find_weights`.
 
     Raises:
-        TypeError, ValueError: a bad argument, or a glob or class that matches nothing.
+        TypeError, ValueError: an invalid argument, or a pattern that matches nothing.
 
     Example:
 

@@ -181,7 +181,7 @@ def _own_names(
         return [v.name for v in variables]
     called = {}
     for attribute, value in vars(layer).items():
-        # Keras' own lists of variables are private.
+        # The lists in which Keras tracks variables are private.
         if isinstance(value, keras.Variable) or not attribute.startswith("_"):
             for path, leaf in _leaves(value):
                 name = "/".join([attribute.lstrip("_"), *path])

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import keras
 
-# Weight name -> attribute, where it is not the name with `_regularizer` behind it.
+# Weight name -> attribute, where that is not the name followed by `_regularizer`.
 _ATTRIBUTES = {
     "lora_kernel_a": "kernel_regularizer",
     "lora_kernel_b": "kernel_regularizer",
@@ -52,7 +52,7 @@ def _is_readable(layer, attribute):
 
 
 def names_to_come(layer: keras.layers.Layer, present: Collection[str]) -> list[str]:
-    """Names of the weights that an unbuilt layer will make, told by its attributes."""
+    """Names of the weights that an unbuilt layer will make, by its attributes."""
     stems = [
         attribute.strip("_").removesuffix("_regularizer")
         for attribute in vars(layer)

@@ -1,1 +1,1 @@
-"""What `keras_l2reg.testing` stands on: the cases, the checks, and what they expect."""
+"""The checks behind `keras_l2reg.testing`, and the cases that they run on."""
