@@ -196,7 +196,7 @@ def check_fit_arguments(given: Mapping[str, Any]) -> None:
     weights = given.get("sample_weight"), given.get("class_weight")
     if all(weight is not None for weight in weights):
         raise ValueError(
-            "Expected `sample_weight` or `class_weight`, as in `fit`. Received: both; "
+            "Expected `sample_weight` or `class_weight`, as in `fit`. Received both; "
             "multiply the sample weights by those of the classes"
         )
 

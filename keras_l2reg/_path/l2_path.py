@@ -127,6 +127,7 @@ def l2_path(
 
     Example:
 
+    >>> import numpy as np
     >>> x = np.linspace(-1, 1, 32, dtype="float32")[:, None]
     >>> layer = keras.layers.Dense(1, kernel_initializer="zeros")
     >>> model = keras.Sequential([keras.Input((1,)), layer])
