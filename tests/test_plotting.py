@@ -284,6 +284,16 @@ def test_a_path_is_drawn_on_a_given_figure(tmp_path):
         assert image.size == (1000, 400)
 
 
+@pytest.mark.parametrize("width", [5, 6.4])
+@pytest.mark.parametrize("strengths", [(1.0, 0.1, 0.01), (0.1, 0.01)])
+def test_the_legend_of_a_path_is_not_cut_off(width, strengths):
+    whole = Figure(figsize=(2 * width, 4), layout="constrained")
+    figure = plot_path(path_of(strengths, diverged=[1.0]), whole.subfigures(1, 2)[1])
+    whole.draw_without_rendering()
+    legend = figure.axes[0].get_legend().get_window_extent()
+    assert figure.bbox.x0 <= legend.x0 and legend.x1 <= figure.bbox.x1
+
+
 def test_an_empty_path_is_refused():
     with pytest.raises(ValueError, match="at least one run"):
         plot_path(L2Path([]))

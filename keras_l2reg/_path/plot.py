@@ -64,7 +64,9 @@ def plot_path(
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    axes[0].legend([*entries.values()], [*entries], **LEGEND_ABOVE)
+    is_narrow = figure.bbox.width < 6 * figure.dpi
+    style = {**LEGEND_ABOVE, "ncols": 1 if is_narrow else 2}
+    axes[0].legend([*entries.values()], [*entries], **style)
     figure.align_ylabels()
     return figure
 
