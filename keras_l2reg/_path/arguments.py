@@ -43,7 +43,7 @@ _OF_PATH = {
 
 
 def check_model(model: Any) -> None:
-    """Raise an error unless `model` is a compiled model, wrapped or without penalty."""
+    """Raise an error unless `model` is a compiled model whose strength can be set."""
     check_is_model(model)
     if not model.compiled or model.optimizer is None:
         raise ValueError(
@@ -55,7 +55,7 @@ def check_model(model: Any) -> None:
     elif is_attached(model):
         raise ValueError(
             "Expected an `L2AllWeights`, or a model with nothing attached. Received: "
-            f"model={model.name!r}, which `attach` or a wrapper put a penalty on; "
+            f"model={model.name!r}, which has a penalty of `attach` or of a wrapper; "
             "give the wrapper, or call `detach` first"
         )
 

@@ -17,7 +17,7 @@ def collect(
     strengths: list[float],
     repeats: int,
 ) -> tuple[L2Path, Arrays | None]:
-    """Do the runs, in any order.
+    """Go through the runs, in any order.
 
     Args:
         results: Yields each run and the weights it ended with.
@@ -56,8 +56,8 @@ def collect(
 
 def _metrics(run: Run, monitor: str) -> set[str]:
     """The metrics of a run; any, if it diverged before a callback could log them."""
-    lost = [monitor] if math.isnan(run["loss"]) else []
-    return {*run, *lost}.difference(OWN_KEYS)
+    unknown = [monitor] if math.isnan(run["loss"]) else []
+    return {*run, *unknown}.difference(OWN_KEYS)
 
 
 def _update_candidates(

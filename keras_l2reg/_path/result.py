@@ -1,4 +1,4 @@
-"""L2Path: what `l2_path` measured, as records, a table, a file or a picture.
+"""L2Path: what `l2_path` measured, as records, a table, a file or a plot.
 
 >>> path = L2Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 2.5},
 ...              {"l2": 0.1, "repeat": 0, "val_data_loss": 1.5}])
