@@ -1,12 +1,12 @@
 """The plots: matplotlib's artists compared with the data; labels, legends, files."""
 
-import resource
 import sys
 
 import keras
 import numpy as np
 import pandas
 import pytest
+from disk import full_disk
 from keras import layers
 from matplotlib import pyplot
 from matplotlib.figure import Figure
@@ -421,14 +421,9 @@ def test_the_suffix_sets_the_format(tmp_path, suffix, start):
 def test_on_a_full_disk_save_picture_keeps_the_old_file(tmp_path, suffix):
     file = tmp_path / f"path.{suffix}"
     file.write_text("old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     figure = plot_path(path_of())
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            save_picture(figure, file)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        save_picture(figure, file)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 

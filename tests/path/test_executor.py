@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import pathlib
@@ -35,10 +36,14 @@ def sgd_with_decay():
     return model
 
 
+def spawned(workers):
+    spawn = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
+
+
 @pytest.fixture(scope="module")
 def processes():
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as executor:
+    with spawned(2) as executor:
         yield executor
 
 
@@ -48,10 +53,13 @@ def threads():
         yield executor
 
 
-@pytest.fixture(scope="module")
-def dask():
+@contextlib.contextmanager
+def cluster_executor(failures):
+    """Dask's executor; a task may kill so many workers before it is given up."""
+    dask = pytest.importorskip("dask")
     distributed = pytest.importorskip("dask.distributed")
     with (
+        dask.config.set({"distributed.scheduler.allowed-failures": failures}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=":0"
         ) as cluster,
@@ -59,6 +67,12 @@ def dask():
     ):
         assert len(client.scheduler_info()["workers"]) == 2
         yield client.get_executor()
+
+
+@pytest.fixture(scope="module")
+def dask():
+    with cluster_executor(failures=3) as executor:
+        yield executor
 
 
 @pytest.mark.parametrize(
@@ -255,12 +269,11 @@ def assert_left_alone(model, before):
 
 @pytest.mark.slow
 def test_a_killed_process_loses_only_its_task():
-    spawn = multiprocessing.get_context("spawn")
     wrapped = compiled(L2AllWeights(network(), 0.7))
     before = wrapped.get_weights()
     arguments = {"callbacks": [KillsItsWorker(0.0)], "epochs": 1}
     with (
-        concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as executor,
+        spawned(1) as executor,
         pytest.raises(concurrent.futures.BrokenExecutor) as caught,
     ):
         path_of(wrapped, executor=executor, **arguments)
@@ -279,17 +292,9 @@ def test_a_killed_process_loses_only_its_task():
 
 @pytest.fixture
 def fresh_dask(request):
-    """A new cluster, which tolerates as many deaths as the parameter says."""
-    dask = pytest.importorskip("dask")
-    distributed = pytest.importorskip("dask.distributed")
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": request.param}),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client.get_executor()
+    """A new cluster, with as many failures as the parameter says."""
+    with cluster_executor(request.param) as executor:
+        yield executor
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
 """L2Path: the records, table and file of runs, whatever is in their logs."""
 
 import math
-import resource
 
 import keras
 import numpy as np
 import pandas
 import pytest
+from disk import full_disk
 from paths import L2, InNthRun, compiled, network, path_of
 
 from keras_l2reg import L2AllWeights, L2Path, L2Scheduler
@@ -73,13 +73,8 @@ def test_pandas_reads_what_to_csv_writes(tmp_path):
 def test_on_a_full_disk_to_csv_keeps_the_old_file(tmp_path):
     file = tmp_path / "path.csv"
     file.write_text("old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            made_up(LOSSES).to_csv(file)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(100), pytest.raises(OSError, match="too large"):
+        made_up(LOSSES).to_csv(file)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
