@@ -17,8 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "examples")]
 import hush  # noqa: E402, F401  (before Keras)
 
-from keras_l2reg._audit.rules import RULES  # noqa: E402
-from keras_l2reg._roles import as_markdown  # noqa: E402
+from keras_l2reg import _roles  # noqa: E402
+from keras_l2reg._audit import rules  # noqa: E402
 
 # Files from the repository's root that become pages, where they exist.
 ROOT_PAGES = {"Contributing": "CONTRIBUTING.md", "Changelog": "CHANGELOG.md"}
@@ -47,7 +47,7 @@ def on_page_markdown(markdown, page, config, files):
     code = pathlib.Path(page.file.src_uri).stem
     if page.file.src_uri.startswith("findings/") and code != "index":
         markdown = with_severity(markdown, code)
-    tables = {"roles": as_markdown, "findings": findings_table}
+    tables = {"roles": _roles.as_markdown, "findings": rules.as_markdown}
     return re.sub(r"<!-- (\w+) -->", lambda match: tables[match[1]](), markdown)
 
 
@@ -61,21 +61,13 @@ def root_pages():
 
 def codes():
     """The code of each finding, once: two rules may share one."""
-    return [*dict.fromkeys(rule.code for rule in RULES)]
-
-
-def findings_table():
-    rows = [
-        f"| [{rule.code}]({rule.code}.md) | {rule.severity} | {rule.summary} |"
-        for rule in {rule.code: rule for rule in reversed(RULES)}.values()
-    ]
-    return "\n".join(["| finding | severity | problem |", "|---|---|---|", *rows[::-1]])
+    return [*dict.fromkeys(rule.code for rule in rules.RULES)]
 
 
 def with_severity(markdown, code):
     """The page with the severity of its finding below the title."""
     title, rest = markdown.split("\n", 1)
-    (severity,) = {rule.severity for rule in RULES if rule.code == code}
+    (severity,) = {rule.severity for rule in rules.RULES if rule.code == code}
     return f"{title}\n\n*Severity: {severity}.*\n{rest}"
 
 

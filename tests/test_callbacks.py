@@ -509,7 +509,7 @@ def scheduler(kind):
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 @pytest.mark.parametrize(
     "kind",
-    ["step", *(pytest.param(k, marks=pytest.mark.slow) for k in ("function", "epoch"))],
+    [pytest.param(k, marks=pytest.mark.slow) for k in ("step", "function", "epoch")],
 )
 def test_a_killed_run_resumes_as_if_unbroken(kind, tmp_path):
     start = wrapped()

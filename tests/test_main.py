@@ -340,6 +340,7 @@ def test_a_failure_is_not_a_finding(saved):
     assert done.returncode == 2 and "No space left" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:These weights have a penalty already")
 def test_other_programs_import_everything(saved, tmp_path):
     """`python -m theirs`, whose package imports this one before it has an argv."""

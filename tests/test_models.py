@@ -534,7 +534,8 @@ def assert_same(a, b):
 @pytest.mark.parametrize(
     ("how", "build"),
     [
-        *(("file", build) for build in MODELS),
+        ("file", MODELS[0]),
+        *(pytest.param("file", b, marks=pytest.mark.slow) for b in MODELS[1:]),
         ("pickle", sequential),
         ("deepcopy", Subclassed),
     ],
@@ -612,6 +613,7 @@ def test_files_load_in_a_fresh_process(tmp_path):
     check_against_files(models, tmp_path)
 
 
+@pytest.mark.slow
 def test_unwrapped_files_load_where_there_is_no_keras_l2reg(tmp_path):
     models = {}
     for name, build in FILES.items():

@@ -331,7 +331,14 @@ def test_error_of_an_unbuilt_model_says_to_build_it():
 
 @pytest.mark.filterwarnings("ignore:Layer")
 @pytest.mark.parametrize(
-    "rule", [{}, {"layers": "*/kernel"}, {"biases": True, "layers": "*/kernel"}]
+    "rule",
+    [
+        {"layers": "*/kernel"},
+        *(
+            pytest.param(rule, marks=pytest.mark.slow)
+            for rule in ({}, {"biases": True, "layers": "*/kernel"})
+        ),
+    ],
 )
 @pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
 def test_error_of_a_quantized_model_speaks_of_quantization(mode, rule):

@@ -455,8 +455,16 @@ def test_what_a_wrapper_puts_on_is_not_lost():
 
 
 @never_stale_on_torch
-@pytest.mark.parametrize("wrap", [lambda m: m, wrapped_anew], ids=["bare", "wrapped"])
-@pytest.mark.parametrize("new", [None, l2(0.1)], ids=["removed", "changed"])
+@pytest.mark.parametrize(
+    ("wrap", "new"),
+    [
+        (lambda m: m, None),
+        (wrapped_anew, l2(0.1)),
+        pytest.param(lambda m: m, l2(0.1), marks=pytest.mark.slow),
+        pytest.param(wrapped_anew, None, marks=pytest.mark.slow),
+    ],
+    ids=["bare-removed", "wrapped-changed", "bare-changed", "wrapped-removed"],
+)
 def test_stale_trace(wrap, new):
     x, y = data(10)
     model = compiled(wrap(clean()), "adam")
@@ -518,7 +526,9 @@ def _unbuilt():
 
 
 @pytest.mark.parametrize("build", [_norm_and_dropout, _recurrent, _unbuilt])
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", pytest.param("rmsprop", marks=pytest.mark.slow)]
+)
 def test_no_false_alarm_of_a_stale_trace(build, optimizer):
     model, shape = build()
     x, y = data(7, shape)
@@ -1206,7 +1216,13 @@ class AuditsAlways(keras.callbacks.Callback):
     on_epoch_end = on_train_end = look
 
 
-@pytest.mark.parametrize("wrap", [lambda m: m, wrapped_anew], ids=["bare", "wrapped"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda m: m, marks=pytest.mark.slow, id="bare"),
+        pytest.param(wrapped_anew, id="wrapped"),
+    ],
+)
 def test_audit_in_a_callback_leaves_fit_as_it_is(wrap):
     def train(*callbacks):
         keras.utils.set_random_seed(0)
