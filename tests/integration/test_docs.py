@@ -30,6 +30,8 @@ NUMBER = re.compile(r"\d+\.?\d*(?:e-?\d+)?")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
+# KerasTuner's own.
+@pytest.mark.filterwarnings("ignore:currentThread..")
 @pytest.mark.parametrize("page", [p for p in PAGES if "```python" in PAGES[p]])
 def test_code_blocks_run_and_print_what_the_page_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
