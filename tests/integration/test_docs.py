@@ -16,6 +16,8 @@ import re
 import keras
 import pytest
 
+import keras_l2reg
+from keras_l2reg import plotting
 from keras_l2reg._audit.rules import RULES
 from keras_l2reg._roles import as_markdown
 
@@ -70,6 +72,14 @@ def test_the_page_of_a_finding_has_the_usual_sections(code):
     titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
     assert titles[:5] == [code, *sections]
     assert titles[5:] in ([], ["References"])
+
+
+def test_every_public_name_is_on_the_api_page():
+    documented = set(re.findall(r"^::: keras_l2reg\.(\S+)", PAGES["docs/api.md"], re.M))
+    public = {name for name in keras_l2reg.__all__ if name[0] != "_"}
+    public |= {f"plotting.{name}" for name in plotting.__all__}
+    public |= {"testing.check_model"}
+    assert documented == public
 
 
 def test_tables_in_the_docs_derive_from_code():
