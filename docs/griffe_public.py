@@ -8,7 +8,7 @@ DOCTEST = re.compile(r"^>>> (?:.+\n?)+", re.MULTILINE)
 
 
 class PublicView(griffe.Extension):
-    """Fences doctests, so that Markdown takes them for code; hides private arguments."""
+    """Fences doctests, so that Markdown shows code; hides private arguments."""
 
     def on_object(self, *, obj, **kwargs):
         if obj.docstring:

@@ -9,7 +9,7 @@ import contextlib
 from keras_l2reg import _keras
 from keras_l2reg._audit.facts import ModelFacts, names_of
 from keras_l2reg._persistence import lost_on_save, same_regularizer
-from keras_l2reg.attachment import regularizer_beside
+from keras_l2reg._plan import regularizer_without
 from keras_l2reg.weights import Weight, inner_model
 
 
@@ -60,6 +60,6 @@ def penalty_lost_on_save(facts: ModelFacts) -> tuple[str, ...]:
         weight.name
         for weight in facts.weights
         if inner is not facts.model
-        and regularizer_beside(weight, inner) is not weight.regularizer
+        and regularizer_without(weight, inner) is not weight.regularizer
     }
     return tuple(name for name in lost_on_save(inner) if name not in saved_by_wrapper)

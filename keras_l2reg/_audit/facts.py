@@ -36,7 +36,7 @@ class ModelFacts:
 
     @functools.cached_property
     def weights(self) -> list[Weight]:
-        """Every weight but those that LoRA trains small kernels in place of."""
+        """Every weight, except those that LoRA trains two small kernels instead of."""
         return [w for w in find_weights(self.model) if not w.is_frozen_lora_base]
 
     @functools.cached_property
