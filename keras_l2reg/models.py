@@ -18,6 +18,7 @@ from keras import ops
 
 from keras_l2reg import _keras, _ledger
 from keras_l2reg._builtin import builtin_converter
+from keras_l2reg._live_strength import Strengths, check_representable, regularizer_from
 from keras_l2reg._loss_split import SplitLossModel, check_logged_names
 from keras_l2reg._persistence import (
     temporary_regularizers,
@@ -42,11 +43,11 @@ from keras_l2reg._serialization import (
     rule_to_config,
 )
 from keras_l2reg._stack import Attachment
-from keras_l2reg._strength import Strengths, check_representable, regularizer_from
+from keras_l2reg._strengths import check_strength, strength_value
 from keras_l2reg._validation import check_number
 from keras_l2reg._window import check_inner_model
 from keras_l2reg._wrapper_state import WrapperState
-from keras_l2reg.regularizers import L2, check_strength, strength_value
+from keras_l2reg.regularizers import L2
 from keras_l2reg.weights import Weight, find_weights
 
 

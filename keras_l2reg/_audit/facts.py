@@ -14,7 +14,7 @@ from keras_l2reg import _keras
 from keras_l2reg._audit.experiment import Experiment
 from keras_l2reg._builtin import convert_to_builtin
 from keras_l2reg._penalties import penalties
-from keras_l2reg._selection import KERNEL_ROLES
+from keras_l2reg._roles import KERNEL_ROLES
 from keras_l2reg.weights import Weight, find_weights
 
 NORM_OR_BIAS = ("bias", "scale", "shift")

@@ -13,8 +13,9 @@ import numpy as np
 
 from keras_l2reg._builtin import convert_to_builtin
 from keras_l2reg._plan import RegularizerLike, as_regularizer
+from keras_l2reg._strengths import strength_variables
 from keras_l2reg._validation import check_number
-from keras_l2reg.regularizers import L2, L2Loss, strength_variables
+from keras_l2reg.regularizers import L2, L2Loss
 
 # As in the signature of `L2AllWeights`.
 DEFAULT_L2 = 0.01
