@@ -17,7 +17,7 @@ import keras
 import pytest
 
 import keras_l2reg
-from keras_l2reg import plotting
+from keras_l2reg import plotting, testing
 from keras_l2reg._audit.rules import RULES
 from keras_l2reg._roles import as_markdown
 
@@ -78,7 +78,7 @@ def test_every_public_name_is_on_the_api_page():
     documented = set(re.findall(r"^::: keras_l2reg\.(\S+)", PAGES["docs/api.md"], re.M))
     public = {name for name in keras_l2reg.__all__ if name[0] != "_"}
     public |= {f"plotting.{name}" for name in plotting.__all__}
-    public |= {"testing.check_model"}
+    public |= {f"testing.{name}" for name in testing.__all__}
     assert documented == public
 
 
