@@ -60,6 +60,16 @@ def test_every_code_block_says_what_it_is(page):
     assert set(fences[1::2]) == {"```"}
 
 
+def test_links_of_the_readme_lead_to_files_and_their_headings():
+    # mkdocs checks those of the docs.
+    for link in re.findall(r"\]\((?!https?:)(.*?)\)", PAGES["README.md"]):
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).is_file(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)", PAGES[path], re.MULTILINE)
+            assert anchor in {title.lower().replace(" ", "-") for title in titles}
+
+
 def test_every_finding_has_a_page_and_every_page_a_finding():
     pages = {path.stem for path in (DOCS / "findings").glob("*.md")} - {"index"}
     assert {rule.code for rule in RULES} == pages
