@@ -31,9 +31,13 @@ def test_kernel_roles_are_the_four_kinds_of_kernel():
     assert KERNEL_ROLES == ("kernel", "recurrent", "depthwise", "pointwise")
 
 
-def test_the_readme_shows_the_table():
-    readme = pathlib.Path(__file__).parent.parent / "README.md"
-    assert as_markdown() in readme.read_text()
+def test_the_docs_show_the_table():
+    # docs/hooks.py puts it in the place of the comment.
+    page = pathlib.Path(__file__).parent.parent / "docs" / "which-weights.md"
+    assert "<!-- roles -->" in page.read_text()
+    header, line, *rows = as_markdown().splitlines()
+    assert (header, line) == ("| role | what it is | covered |", "|---|---|---|")
+    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in ROLES]
 
 
 # What the weights of known architectures are, from their papers and code:
