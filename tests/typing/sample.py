@@ -84,4 +84,4 @@ for finding in findings:
 
 # What a checker must refuse: a comment that suppresses no error is one.
 L2AllWeights(bare, existing="merge")  # pyright: ignore[reportArgumentType]
-audit(model).code  # pyright: ignore[reportAttributeAccessIssue]
+print(audit(model).code)  # pyright: ignore[reportAttributeAccessIssue]
