@@ -1,55 +1,63 @@
-"""`python -m keras_l2reg FILE.keras ...`: the audit of saved models.
+"""`python -m keras_l2reg FILE.keras ...`: audit saved models.
 
-Keras takes seconds to import, so it is imported here only once it is needed: not for
-`--help`, nor for what is no model. `keras_l2reg/__init__.py` does its part.
+Importing Keras takes seconds, so it is imported only when there is a model to load:
+not for `--help`, nor for files that are not models. `keras_l2reg/__init__.py` imports
+nothing either when Python runs this module.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import importlib
+import io
 import json
 import os
 import sys
 import tempfile
 import traceback
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras_l2reg
 from keras_l2reg._cli.load_errors import module_of, reason_of
-from keras_l2reg._cli.model_files import fault_of
+from keras_l2reg._cli.model_files import problem_with
 
-EXIT_NONE, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
+if TYPE_CHECKING:
+    import keras
+
+EXIT_NO_FINDINGS, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
 
 
-def main(arguments=None):
-    """Audit the models in files and print what was found.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Audit the models in files and print the findings.
 
     Args:
-        arguments: List of strings. Defaults to `None`, those of the command line.
+        arguments: The command line's arguments. Defaults to `None`, those that the
+            program was called with.
 
     Returns:
-        `0` if nothing was found, `1` if something was, `2` if a file or a module
+        `0` if there are no findings, `1` if there are some, `2` if a file or a module
         could not be read.
     """
     options = _parser().parse_args(arguments)
     files = [*dict.fromkeys(options.files)]
-    faults = {file: fault for file in files if (fault := fault_of(file))}
-    for file, fault in faults.items():
-        _complain(file, fault)
+    problems = {file: problem for file in files if (problem := problem_with(file))}
+    for file, problem in problems.items():
+        _print_error(file, problem)
     found = {}
     try:
-        names = _start(options.imports) if len(faults) < len(files) else {}
+        custom = _start_keras(options.imports) if len(problems) < len(files) else {}
     except _Failure as error:
-        _complain(*error.args)
+        _print_error(*error.args)
         return EXIT_FAILED
     for file in files:
-        if file in faults:
+        if file in problems:
             continue
         try:
-            found[file] = keras_l2reg.audit(_load(file, names))
+            found[file] = keras_l2reg.audit(_load(file, custom))
         except _Failure as error:
-            _complain(*error.args)
+            _print_error(*error.args)
             continue
         if not options.json:
             print(f"{file}\n{found[file]}\n" if len(files) > 1 else found[file])
@@ -57,15 +65,16 @@ def main(arguments=None):
         print(json.dumps(_records(found), indent=2))
     if len(found) < len(files):
         return EXIT_FAILED
-    return EXIT_FINDINGS if any(found.values()) else EXIT_NONE
+    return EXIT_FINDINGS if any(found.values()) else EXIT_NO_FINDINGS
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m keras_l2reg",
-        description="Audit the weight penalties of saved Keras models.",
-        epilog="Exit code: 0 nothing found, 1 findings, 2 something failed, such as a "
-        "file that can't be read.",
+        description="Detect common mistakes in the weight regularization of saved "
+        "Keras models.",
+        epilog="Exit code: 0 no findings, 1 findings, 2 an error, such as a file that "
+        "can't be read.",
     )
     parser.add_argument(
         "files", nargs="+", metavar="FILE.keras", help="a model saved by Keras 3"
@@ -77,25 +86,25 @@ def _parser():
         default=[],
         dest="imports",
         metavar="MODULE",
-        help="import a module with the models' custom layers first; may be repeated",
+        help="first import a module with the models' custom layers; may be repeated",
     )
     return parser
 
 
 class _Failure(Exception):
-    """What was foreseen to fail: what it is about, and why."""
+    """An expected failure: the file or option concerned, and the reason."""
 
 
-def _start(modules):
+def _start_keras(modules: Sequence[str]) -> dict[str, Any]:
     """Import Keras and then the modules; return what these define, by name."""
-    with _without_native_noise():
-        # On every backend, Keras imports it in the midst of reading a config.
+    with _without_native_log():
+        # On every backend, Keras imports TensorFlow while it reads a config.
         with contextlib.suppress(ImportError):
             importlib.import_module("tensorflow")
-        # Left out when Python imported the package to find this program.
+        # The package left this out when Python imported it to find this program.
         if not hasattr(keras_l2reg, "audit"):
             importlib.reload(keras_l2reg)
-    names = {}
+    custom = {}
     for name in modules:
         try:
             module = importlib.import_module(name)
@@ -104,45 +113,46 @@ def _start(modules):
             if name.endswith(".py"):
                 reason += f". Give the name of the module: {name.removesuffix('.py')}"
             raise _Failure(f"--import {name}", reason) from error
-        # Keras finds by itself only what is registered.
-        names |= {
+        # Keras finds only registered classes by itself.
+        custom |= {
             key: value
             for key, value in vars(module).items()
             if f"{getattr(value, '__module__', '')}.".startswith(f"{name}.")
             and callable(value)
         }
-    return names
+    return custom
 
 
 @contextlib.contextmanager
-def _without_native_noise():
-    """Keep back what TensorFlow writes to stderr as it starts, unless that fails."""
+def _without_native_log() -> Iterator[None]:
+    """Hide what TensorFlow writes to stderr as it starts, unless starting fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Some lines come before TensorFlow has read that, and past Python's own stderr.
+    # Some lines are written before TensorFlow reads that variable, and from C++, so
+    # the file descriptor itself is redirected.
     try:
         stderr = os.dup(2)
     except OSError:  # closed
         yield
         return
-    with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
         try:
             yield
         except BaseException:
-            noise.seek(0)
-            os.write(stderr, noise.read())
+            log.seek(0)
+            os.write(stderr, log.read())
             raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
 
 
-def _load(file, custom_objects):
+def _load(file: str, custom_objects: Mapping[str, Any]) -> "keras.Model":
     import keras
 
     try:
         with warnings.catch_warnings():
-            # Of optimizer variables that don't fit; the audit does not need them.
+            # The audit does not need optimizer variables, so they need not fit.
             warnings.simplefilter("ignore")
             model = keras.saving.load_model(file, custom_objects, safe_mode=True)
     except Exception as error:
@@ -150,19 +160,19 @@ def _load(file, custom_objects):
     if not isinstance(model, keras.Model):
         raise _Failure(
             file,
-            f"holds a {type(model).__name__}, not a model. Save the model that it is "
-            "part of, or wrap it: `keras.Sequential([layer])`",
+            f"contains a {type(model).__name__}, not a model. Save the model that it "
+            "is part of, or wrap it: `keras.Sequential([layer])`",
         )
     return model
 
 
-def _reason(error):
-    """Why Keras could not load a model, in one line, and what to do."""
+def _reason(error: Exception) -> str:
+    """Why Keras could not load a model and what to do about it, in one line."""
     reason = _one_line(reason_of(error))
     if reason.startswith("Could not locate"):
-        what = reason.partition(".")[0]
+        missing = reason.partition(".")[0]
         return (
-            f"{what}. Import the module that defines it: --import "
+            f"{missing}. Import the module that defines it: --import "
             f"{module_of(error) or 'MODULE'}"
         )
     risk, advice, _ = reason.partition(" If you trust")
@@ -174,12 +184,12 @@ def _reason(error):
     return reason
 
 
-def _one_line(text, longest=1000):
+def _one_line(text: str, longest: int = 1000) -> str:
     text = " ".join(text.split())
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def _records(found):
+def _records(found: "Mapping[str, keras_l2reg.Findings]") -> list[dict[str, Any]]:
     return [
         {"file": file, **dataclasses.asdict(finding)}
         for file, findings in found.items()
@@ -187,15 +197,15 @@ def _records(found):
     ]
 
 
-def _complain(about, why):
-    print(f"keras_l2reg: {about}: {why}", file=sys.stderr)
+def _print_error(subject: str, reason: str) -> None:
+    print(f"keras_l2reg: {subject}: {reason}", file=sys.stderr)
 
 
-def _run():
-    """`main` as a program: its exit code is 2 for all that was not foreseen."""
+def _run() -> int:
+    """Run `main` as a program; unexpected errors also exit with code 2."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # A name in letters that the terminal lacks is printed with escapes.
+        if isinstance(stream, io.TextIOWrapper):
+            # Letters that the terminal's encoding lacks are printed as escapes.
             stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
@@ -203,7 +213,7 @@ def _run():
     except Exception as error:
         if not isinstance(error, BrokenPipeError):
             traceback.print_exc()
-        # What could not be written is not to be tried again at exit.
+        # At exit, Python would try to write the rest of stdout again.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED

@@ -1,19 +1,24 @@
-"""What a model's configuration carries of its penalties, and to whom.
+"""Which penalties a model's configuration includes, and what to do about the others.
 
 `lost_on_save` finds, by trying, the penalties that save, load and clone would drop;
-`configured` lets a model be saved with other regularizers than it has.
+`temporary_regularizers` lets a model be saved with other regularizers than it has.
 """
 
 import contextlib
 import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 
-from keras_l2reg.weights import find_weights, listed
+from keras_l2reg.weights import Weight, find_weights, listed
+
+# A layer, the attribute of it that is meant, and the regularizer for it.
+Setting = tuple[keras.layers.Layer, str, Any]
 
 
 class _Probe(keras.Regularizer):
-    """A regularizer that notices when it is saved."""
+    """A regularizer that records whether it was saved."""
 
     saved = False
 
@@ -22,11 +27,11 @@ class _Probe(keras.Regularizer):
         return {}
 
 
-def lost_on_save(model):
-    """Names of the penalized weights whose penalty the model's config does not carry.
+def lost_on_save(model: keras.Model) -> list[str]:
+    """Names of the penalized weights whose penalty is not in the model's config.
 
-    Found by trying: `model.get_config()` is called with a probe in the place of each
-    regularizer, which notices whether it is asked for its config.
+    Found by trying: `model.get_config()` is called with a probe in place of each
+    regularizer, which records whether it is asked for its config.
 
     Args:
         model: A `keras.Model`.
@@ -40,8 +45,6 @@ def lost_on_save(model):
     >>> model.layers[0].kernel.regularizer = keras.regularizers.L2(0.1)
     >>> lost_on_save(model)
     ['a/kernel']
-
-    Source: `keras.Model.get_config`, https://keras.io/api/models/model_saving_apis/
     """
     penalized = [
         weight
@@ -53,30 +56,31 @@ def lost_on_save(model):
         for w in penalized
         if w.config_key
     }
-    # If a model can't be saved at all, no probe notices anything: all is lost.
-    with configured(probes.values()) as in_place, contextlib.suppress(Exception):
+    # If a model can't be saved at all, no probe is saved: all penalties are lost.
+    with (
+        temporary_regularizers(probes.values()) as in_place,
+        contextlib.suppress(Exception),
+    ):
         model.get_config()
-    carried = {key for key, (_, _, probe) in probes.items() if probe.saved}
-    # Where no probe could be put, the layer's own config tells what is saved.
+    saved = {key for key, (_, _, probe) in probes.items() if probe.saved}
+    # Where the probe could not be set, the layer's own config tells what is saved.
     untried = [
         w for w in penalized if w.config_key and probes[w.config_key] not in in_place
     ]
-    carried |= {w.config_key for w in untried if _names_its_regularizer(w)}
+    saved |= {
+        w.config_key for w in untried if _is_configured(*probes[w.config_key][:2])
+    }
     return [
         weight.name
         for weight in penalized
-        if weight.config_key not in carried
-        or not has_config(weight.regularizer)
+        if weight.config_key not in saved
+        or not _has_config(weight.regularizer)
         or not same_regularizer(weight.configured_regularizer, weight.regularizer)
     ]
 
 
-def has_config(regularizer):
-    """Whether a regularizer gives a config; Keras' own base class raises instead.
-
-    >>> has_config(keras.regularizers.L2(0.1)), has_config(keras.Regularizer())
-    (True, False)
-    """
+def _has_config(regularizer: Any) -> bool:
+    # Keras' base class raises an error instead; a plain function needs no config.
     try:
         getattr(regularizer, "get_config", dict)()
     except Exception:
@@ -84,14 +88,14 @@ def has_config(regularizer):
     return True
 
 
-def _names_its_regularizer(weight):
+def _is_configured(layer: keras.layers.Layer, attribute: str) -> bool:
     with contextlib.suppress(Exception):
-        return weight.config_attribute.strip("_") in weight.config_layer.get_config()
+        return attribute.strip("_") in layer.get_config()
     return False
 
 
-def same_regularizer(a, b):
-    """Whether two regularizers are one object, or of one class and configuration.
+def same_regularizer(a: Any, b: Any) -> bool:
+    """Whether two regularizers are one object, or of the same class and config.
 
     >>> same_regularizer(keras.regularizers.L2(0.1), keras.regularizers.L2(0.1))
     True
@@ -100,23 +104,23 @@ def same_regularizer(a, b):
         return a is b
     if not hasattr(a, "get_config"):
         return type(a) is type(b)
-    with contextlib.suppress(Exception):  # a user's own need not have a config
+    with contextlib.suppress(Exception):  # a user's class may have no config
         return type(a) is type(b) and a.get_config() == b.get_config()
     return False
 
 
 @contextlib.contextmanager
-def configured(entries):
-    """Within, the named attributes of the named layers hold other regularizers.
+def temporary_regularizers(settings: Iterable[Setting]) -> Iterator[list[Setting]]:
+    """Within, layer attributes hold other regularizers; after, their own again.
 
     Args:
-        entries: Iterable of `(layer, attribute name, regularizer)`.
+        settings: Iterable of `(layer, attribute name, regularizer)`.
 
     Yields:
-        Those of `entries` that could be set.
+        Those of `settings` that could be set.
 
     >>> layer = keras.layers.Dense(3)
-    >>> with configured([(layer, "kernel_regularizer", "anything")]):
+    >>> with temporary_regularizers([(layer, "kernel_regularizer", "anything")]):
     ...     print(layer.kernel_regularizer)
     anything
     >>> print(layer.kernel_regularizer)
@@ -124,26 +128,26 @@ def configured(entries):
     """
     before, in_place = [], []
     try:
-        for entry in entries:
-            layer, attribute, regularizer = entry
+        for setting in settings:
+            layer, attribute, regularizer = setting
             value = getattr(layer, attribute)
-            # A layer may forbid it; then its config says what it says.
+            # It may be read-only; then the layer's config stays as it is.
             with contextlib.suppress(Exception):
                 setattr(layer, attribute, regularizer)
                 before.append((layer, attribute, value))
-                in_place.append(entry)
+                in_place.append(setting)
         yield in_place
     finally:
         for layer, attribute, value in reversed(before):
             setattr(layer, attribute, value)
 
 
-def warn_of_builtin(model, weights):
-    """Warn where Keras' own regularizers can't do what this package's did."""
+def warn_of_builtin_limits(model: keras.Model, weights: Iterable[Weight]) -> None:
+    """Warn where built-in regularizers can't do what this package's did."""
     lost = lost_on_save(model)
     if lost:
         warnings.warn(
-            f"The configuration of {model.name!r} can't carry the penalty of "
+            f"The configuration of {model.name!r} does not include the penalty of "
             f"these weights; loading it drops them: {listed(lost)}. Save the "
             "wrapper instead, before `unwrap`, or attach again after loading.",
             stacklevel=3,
@@ -155,30 +159,31 @@ def warn_of_builtin(model, weights):
     ]
     if narrow:
         warnings.warn(
-            "Keras' own regularizers add up in float16, which ends at 65504, so that "
-            "the penalty of these weights may become infinite: "
+            "Keras' own regularizers add up in float16, whose maximum is 65504, so "
+            "that the penalty of these weights may become infinite: "
             f"{listed(narrow)}. `keras_l2reg.attach` adds up in float32.",
             stacklevel=3,
         )
 
 
-def warn_of_lost_lora(model, outcome, weights):
-    """Warn if LoRA's kernels have a penalty and are not there after a load.
+def warn_of_lost_lora(
+    model: keras.Model, penalized: Iterable[str], weights: Iterable[Weight]
+) -> None:
+    """Warn if LoRA's kernels have a penalty and will not be there after loading.
 
     Args:
         model: A `keras.Model`.
-        outcome: The rows that `outcome_of` gave for the wrapper around it.
+        penalized: Names of the weights with a penalty by the wrapper around it.
         weights: All weights of the model.
     """
-    factors = {w.name for w in weights if w.is_lora_factor}
-    penalized = [name for name, multiplier, _ in outcome if multiplier is not None]
-    if factors.intersection(penalized):
-        lost = factors.intersection(lost_on_save(model))
-        if lost:
-            warnings.warn(
-                f"The configuration of {model.name!r} can't carry the LoRA of these "
-                "weights: Keras merges them into the kernels, and what is loaded has "
-                f"no penalty in their place: {listed(sorted(lost))}. After loading, "
-                "call `enable_lora` and wrap the model again.",
-                stacklevel=3,
-            )
+    factors = {w.name for w in weights if w.is_lora_factor}.intersection(penalized)
+    # Only then, as it is slow.
+    lost = factors.intersection(lost_on_save(model)) if factors else ()
+    if lost:
+        warnings.warn(
+            f"The configuration of {model.name!r} does not include the LoRA of these "
+            "weights: Keras merges them into the kernels, which have no penalty once "
+            f"loaded: {listed(sorted(lost))}. After loading, call `enable_lora` and "
+            "wrap the model again.",
+            stacklevel=3,
+        )

@@ -1,12 +1,12 @@
-"""What a wrapper's config says of its weights, and how it is read again.
+"""What a wrapper's config says about its weights, and how it is read again.
 
-A rule is asked once; what is saved is its outcome as it is in effect: which weight,
-with which multiplier. So a file can be loaded whatever became of the model since the
-rule was asked: quantized, with LoRA, with other layers, taken off.
+The rule is applied once; its outcome is saved as it is in effect: which weight, with
+which multiplier. So a file can be loaded whatever was done to the model since then:
+quantized, given LoRA or other layers, its penalty removed.
 
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
 >>> rule = {"biases": False, "embeddings": False, "layers": [keras.layers.Dense],
-...         "multipliers": {"a/*": 0.1}, "existing": "keep"}
+...         "multipliers": {"a/*": 0.1}}
 >>> config = rule_to_config(model, rule)
 >>> config["layers"], config["weight_names"]
 ([{'layer_class': 'Dense'}], ['a/kernel'])
@@ -18,29 +18,37 @@ import dataclasses
 import fnmatch
 import glob
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 
-from keras_l2reg import _ledger
 from keras_l2reg._ledger import Choice
-from keras_l2reg._selection import as_list, candidates
-from keras_l2reg.weights import listed
+from keras_l2reg._persistence import Setting
+from keras_l2reg._rule import Pattern
+from keras_l2reg._selection import candidates
+from keras_l2reg._stack import Attachment, config_stack, stack_of
+from keras_l2reg._validation import as_list
+from keras_l2reg.weights import Weight, listed
 
-# Of what `L2AllWeights.get_config` returns: 1 held the rule, without its outcome.
+# The version of `L2AllWeights.get_config`: 1 had the rule, without its outcome.
 FORMAT = 2
 
+# Name, multiplier (`None` without a penalty), and whether the penalty adds to another.
+Row = list[Any]
 
-def outcome_of(attachment, weights):
+
+def outcome_of(attachment: Attachment, weights: Iterable[Weight]) -> list[Row]:
     """What an attachment has in effect: a row for each weight, in order.
 
     Returns:
-        A list of `[name, multiplier, adds]`; the multiplier is `None` where the
-        attachment is not in effect, `adds` says whether it adds to what the inner
-        model's own config says.
+        A list of `[name, multiplier, adds]`: the multiplier is `None` where the
+        attachment is not in effect; `adds` is whether it adds to the regularizer in
+        the inner model's own config.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
-    >>> from keras_l2reg import L2, find_weights
-    >>> weights, attachment = find_weights(model), _ledger.Attachment(model)
+    >>> from keras_l2reg import L2, _ledger, find_weights
+    >>> weights, attachment = find_weights(model), Attachment(model)
     >>> choices = [Choice(weights[0], 0.5, False)]
     >>> _ledger.push(attachment, choices, weights, lambda _, l2: L2(l2))
     >>> outcome_of(attachment, weights)
@@ -48,9 +56,9 @@ def outcome_of(attachment, weights):
     """
     rows = []
     for weight in weights:
-        stack = _ledger.stack_of(weight)
-        entry = stack.entry_of(attachment) if stack is not None else None
-        if entry is None:
+        stack = stack_of(weight)
+        entry = None if stack is None else stack.entry_of(attachment)
+        if stack is None or entry is None:
             rows.append([weight.name, None, False])
         else:
             adds = entry.adds or bool(stack.above(attachment))
@@ -58,75 +66,93 @@ def outcome_of(attachment, weights):
     return rows
 
 
+def penalized_names(rows: Iterable[Row]) -> list[str]:
+    """Names of the weights with a penalty, in the rows of `outcome_of`.
+
+    >>> penalized_names([["a/kernel", 0.5, False], ["a/bias", None, False]])
+    ['a/kernel']
+    """
+    return [name for name, multiplier, _ in rows if multiplier is not None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """What a file says of a wrapper's weights.
+    """What a file says about a wrapper's weights.
 
     Args:
-        outcome: The rows of `outcome_of`; `None` if the rule was not asked yet, or by
-            a file of format 1, which holds the rule alone.
-        is_lifted: Boolean, whether the penalty had been taken off.
+        outcome: The rows of `outcome_of`; `None` if the rule was not applied yet, or
+            in a file of format 1, which has the rule alone.
+        is_removed: Boolean, whether the penalty had been removed.
     """
 
-    outcome: list | None
-    is_lifted: bool
+    outcome: list[Row] | None
+    is_removed: bool
 
     @property
-    def asks_rule(self):
-        """Whether the rule is still to be asked."""
-        return self.outcome is None and not self.is_lifted
+    def needs_rule(self) -> bool:
+        """Whether the rule is still to be applied."""
+        return self.outcome is None and not self.is_removed
 
-    def choices(self, weights, is_complete):
-        """The weights that the outcome gives a penalty, in a model made again.
+    def choices(self, weights: Sequence[Weight], is_complete: bool) -> list[Choice]:
+        """The weights with a penalty according to the outcome, in the loaded model.
 
-        Names tell them apart; where some are others now (a subclassed model made
-        again gets new automatic layer names), their order does, if there are as many.
+        Weights are found by name. Where names differ (the layers of a subclassed model
+        get new automatic names), they are found by order, if there are as many.
+
+        Args:
+            weights: All weights of the model that there are by now.
+            is_complete: Boolean, whether all layers are built.
         """
         rows = self.outcome or []
         by_name = {weight.name: weight for weight in weights}
         names = {row[0] for row in rows}
         if is_complete and len(rows) == len(weights) and not names <= {*by_name}:
             by_name = {row[0]: w for row, w in zip(rows, weights, strict=True)}
-        chosen = [row for row in rows if row[1] is not None]
-        missing = [row[0] for row in chosen if row[0] not in by_name]
+        missing = [name for name in penalized_names(rows) if name not in by_name]
         if missing and is_complete:
             warnings.warn(
-                "These weights had a penalty when the wrapper was saved, and are not "
-                f"in the model that its config makes: {listed(missing)}. The "
-                "others have theirs. Build these layers in the model's `build` or "
-                "`__init__`, or wrap the model again: `L2AllWeights(model, l2)`.",
+                "These weights had a penalty when the wrapper was saved, but the model "
+                f"made from its config does not have them: {listed(missing)}. The "
+                "others have their penalty. Build these layers in the model's `build` "
+                "or `__init__`, or wrap the model again: `L2AllWeights(model, l2)`.",
                 stacklevel=2,
             )
-        return [Choice(by_name[n], f, adds) for n, f, adds in chosen if n in by_name]
+        return [
+            Choice(by_name[name], multiplier, adds)
+            for name, multiplier, adds in rows
+            if multiplier is not None and name in by_name
+        ]
 
 
-def configs_without(attachment, weights):
-    """The layers' attributes as the inner model's own config is to say them.
+def configs_without(attachment: Attachment, weights: Iterable[Weight]) -> list[Setting]:
+    """The layers' regularizers as they should be in the inner model's own config.
 
     Returns:
         A list of `(layer, attribute name, regularizer)`.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
-    >>> from keras_l2reg import L2, find_weights
-    >>> weights, attachment = find_weights(model), _ledger.Attachment(model)
+    >>> from keras_l2reg import L2, _ledger, find_weights
+    >>> weights, attachment = find_weights(model), Attachment(model)
     >>> choices = [Choice(weights[0], 0.5, False)]
     >>> _ledger.push(attachment, choices, weights, lambda _, l2: L2(l2))
     >>> [regularizer for _, _, regularizer in configs_without(attachment, weights)]
     [None, None]
     """
-    slots = {}
+    settings = {}
     for weight in weights:
-        stack = _ledger.config_stack(weight)
+        stack = config_stack(weight)
         if stack is not None:
-            place = weight.config_layer, weight.config_attribute
-            slots[id(stack)] = *place, stack.value_for_file(attachment)
-    return list(slots.values())
+            regularizer = stack.value_for_config(attachment)
+            setting = weight.config_layer, weight.config_attribute, regularizer
+            settings[id(stack)] = setting
+    return list(settings.values())
 
 
-def rule_to_config(model, rule):
-    """The arguments that chose the weights, as a config can carry them.
+def rule_to_config(model: keras.Model, rule: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that chose the weights, in a form that a config can hold.
 
-    Classes are named, and so are the weights that the globs were meant for.
+    Classes are given by name. The names of the weights are added, so that the globs
+    can be adapted to other names.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
     >>> rule = {"biases": True, "embeddings": False, "layers": None}
@@ -141,17 +167,21 @@ def rule_to_config(model, rule):
     return {**rule, **patterns, "weight_names": _candidate_names(model, rule)}
 
 
-def _pattern_to_config(pattern):
+def _pattern_to_config(pattern: Pattern) -> str | dict[str, str]:
     if isinstance(pattern, type):
         return {"layer_class": keras.saving.get_registered_name(pattern)}
     return pattern
 
 
-def rule_from_config(model, config, custom_objects=None):
-    """The rule that `rule_to_config` said, for the model as it was made again.
+def rule_from_config(
+    model: keras.Model,
+    config: Mapping[str, Any],
+    custom_objects: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The inverse of `rule_to_config`, for a model made from its config.
 
-    A subclassed model made again gets new automatic layer names, `dense_1` for
-    `dense`; a glob is to match the same weights as before, under their new names.
+    The layers of a subclassed model get new automatic names, such as `dense_1` for
+    `dense`. Globs are replaced so that they match the same weights as before.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="d_1")])
     >>> rule_from_config(model, {
@@ -159,7 +189,7 @@ def rule_from_config(model, config, custom_objects=None):
     ...     "multipliers": {"d/*": 0.1}, "weight_names": ["d/kernel"]})["multipliers"]
     {'d_1/kernel': 0.1}
     """
-    rule = {name: value for name, value in config.items() if name != "weight_names"}
+    rule = {name: v for name, v in config.items() if name != "weight_names"}
     before, after = config.get("weight_names", []), _candidate_names(model, rule)
 
     def renamed(pattern):
@@ -168,16 +198,15 @@ def rule_from_config(model, config, custom_objects=None):
         pairs = zip(before, after, strict=True)
         return [glob.escape(n) for old, n in pairs if fnmatch.fnmatchcase(old, pattern)]
 
+    def restored(pattern):
+        if isinstance(pattern, str):
+            return renamed(pattern)
+        return [_layer_class(pattern, custom_objects)]
+
     for name in ("layers", "exclude"):
         if rule.get(name) is not None:
             rule[name] = [
-                found
-                for pattern in as_list(rule[name])
-                for found in (
-                    renamed(pattern)
-                    if isinstance(pattern, str)
-                    else [_layer_class(pattern, custom_objects)]
-                )
+                r for pattern in as_list(rule[name]) for r in restored(pattern)
             ]
     if rule.get("multipliers") is not None:
         multipliers = rule["multipliers"].items()
@@ -185,15 +214,15 @@ def rule_from_config(model, config, custom_objects=None):
     return rule
 
 
-def _candidate_names(model, rule):
+def _candidate_names(model: keras.Model, rule: Mapping[str, Any]) -> list[str]:
     weights = candidates(
         model, rule.get("biases", False), rule.get("embeddings", False)
     )
     return [weight.name for weight in weights]
 
 
-def _layer_class(pattern, custom_objects):
+def _layer_class(pattern: dict[str, str], custom_objects) -> Any:
     name = pattern["layer_class"]
     registered = keras.saving.get_registered_object(name, custom_objects)
-    # An unknown class is left as it is: only asking the rule again needs it.
+    # An unknown class is left as it is: only applying the rule again needs it.
     return registered or getattr(keras.layers, name, None) or pattern

@@ -43,9 +43,9 @@ def print_weights(model, *, title=None, **rule):
     from rich.table import Table
     from rich.text import Text
 
-    wrapper = getattr(model, "_hidden", None)
-    if not rule and wrapper is not None:
-        rule = {k: v for k, v in wrapper.rule.items() if k != "existing"}
+    state = getattr(model, "_wrapper_state", None)
+    if not rule and state is not None:
+        rule = state.rule
     decisions = decide(model, **rule)
     trainable = {id(v) for v in model.trainable_variables}
     title = None if title is None else Text(title)

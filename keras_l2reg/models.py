@@ -10,73 +10,67 @@
 >>> wrapped.l2 = 0.003  # acts on the next step, without a new trace
 """
 
-import inspect
-import math
-import weakref
+from collections.abc import Callable
+from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_l2reg import _keras, _ledger
-from keras_l2reg._builtin import builtin_converter, convert_to_builtin
+from keras_l2reg._builtin import builtin_converter
+from keras_l2reg._live_strength import Strengths, check_representable, regularizer_from
 from keras_l2reg._loss_split import SplitLossModel, check_logged_names
-from keras_l2reg._persistence import configured, warn_of_builtin, warn_of_lost_lora
+from keras_l2reg._persistence import (
+    temporary_regularizers,
+    warn_of_builtin_limits,
+    warn_of_lost_lora,
+)
+from keras_l2reg._plan import (
+    Plan,
+    RegularizerLike,
+    check_existing,
+    regularizer_for,
+    warn_if_kept,
+)
+from keras_l2reg._rule import Existing, Patterns, Rule
 from keras_l2reg._serialization import (
     FORMAT,
     Saved,
     configs_without,
     outcome_of,
+    penalized_names,
     rule_from_config,
     rule_to_config,
 )
+from keras_l2reg._stack import Attachment
+from keras_l2reg._strengths import check_strength, strength_value
 from keras_l2reg._validation import check_number
 from keras_l2reg._window import check_inner_model
-from keras_l2reg.attachment import (
-    as_regularizer,
-    check_existing,
-    plan_attachment,
-    regularizer_for,
-    warn_if_left_out,
-)
-from keras_l2reg.regularizers import (
-    L2,
-    L2Loss,
-    check_strength,
-    strength_value,
-    strength_variables,
-)
-from keras_l2reg.weights import find_weights
-
-_RULE = {
-    "biases": False,
-    "embeddings": False,
-    "layers": None,
-    "exclude": None,
-    "multipliers": None,
-    "existing": "keep",
-}
+from keras_l2reg._wrapper_state import WrapperState
+from keras_l2reg.regularizers import L2
+from keras_l2reg.weights import Weight, find_weights
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
 class L2AllWeights(SplitLossModel):
-    """A model with an L2 penalty on every kernel, the rest as it was.
+    """Wraps a model to train it with an L2 penalty on every kernel.
 
     `loss = data_loss + penalty`, `penalty = l2 * sum_k multiplier_k * sum(w_k**2)`
 
-    The given model is shared, not copied: train the wrapper, and the model is
-    trained. What a user does with the model he does with the wrapper: its public
-    attributes and methods are the model's, its weights files are the model's. The
-    logs of `fit`, and results as a dict, get `data_loss` and `penalty`.
+    The given model is shared, not copied: training the wrapper trains the model. The
+    wrapper is used as the model is: it has the model's public attributes and methods,
+    and its weights files are the model's. The logs of `fit`, and results as a dict,
+    have `data_loss` and `penalty` as well.
 
     Args:
         model: A `keras.Model`, built or not, compiled or not.
         l2: Finite float >= 0, on Keras' scale; live, and saved with the weights.
-            `beta * tf.nn.l2_loss` is `l2=beta / 2`. Defaults to `0.01`.
+            `beta * tf.nn.l2_loss` is `l2=beta / 2`. Leave it out if you give a
+            `regularizer`. Defaults to `0.01`.
         regularizer: Instead of `l2`, any Keras regularizer, its name or config. An
             `L2`, `L2Loss` or `keras.regularizers.L2` has a live `l2` as well. A
             strength that is a `keras.Variable` stays that variable, which is not
-            trained.
+            trained. Defaults to `None`.
         biases, embeddings, layers, exclude, multipliers, existing: Which weights, as
             in `keras_l2reg.attach`.
         name: String, the wrapper's name. Defaults to `None`.
@@ -93,167 +87,165 @@ class L2AllWeights(SplitLossModel):
     >>> len(wrapped.losses), wrapped.l2
     (1, 0.5)
 
-    Reference: Krogh & Hertz, [A Simple Weight Decay Can Improve Generalization](
-    https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html),
-    NIPS 1991.
+    References:
+        - Krogh & Hertz, [A Simple Weight Decay Can Improve Generalization](
+          https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html),
+          NIPS 1991.
     """
 
     _is_keras_l2reg_wrapper = True
 
     def __init__(
         self,
-        model,
-        l2=None,
+        model: keras.Model,
+        l2: float = 0.01,
         *,
-        regularizer=None,
-        biases=False,
-        embeddings=False,
-        layers=None,
-        exclude=None,
-        multipliers=None,
-        existing=None,
-        name=None,
-        _saved=None,
+        regularizer: RegularizerLike | None = None,
+        biases: bool = False,
+        embeddings: bool = False,
+        layers: Patterns | None = None,
+        exclude: Patterns | None = None,
+        multipliers: dict[str, float] | None = None,
+        existing: Existing | None = None,
+        name: str | None = None,
+        _saved: Saved | None = None,
     ):
         check_inner_model(model)
         check_existing(existing)
         if model.compiled:
             check_logged_names(model, **_keras.compile_arguments(model))
-        strength, regularizer = _strength_or_regularizer(l2, regularizer)
-        rule = {
-            "biases": biases,
-            "embeddings": embeddings,
-            "layers": layers,
-            "exclude": exclude,
-            "multipliers": multipliers,
-            "existing": existing,
-        }
-        weights, planned = find_weights(model), None
-        is_asked = _saved is None or _saved.asks_rule
-        if is_asked and (weights or model.built):
-            chosen = L2(strength) if regularizer is None else regularizer
-            planned = plan_attachment(model, chosen, **rule)
+        rule = Rule(
+            biases=biases,
+            embeddings=embeddings,
+            layers=layers,
+            exclude=exclude,
+            multipliers=multipliers,
+        )
+        chosen = regularizer_from(l2, regularizer)
+        state = WrapperState(model, chosen, rule, existing, _saved)
+        # Before Keras makes this a model, so that an error changes nothing.
+        weights = find_weights(model)
+        plan = state.plan() if weights or model.built else None
         super().__init__(model, name=name)
-        self._strengths = _Strengths()
-        if strength is not None:
-            regularizer = L2(self._strengths.add_strength(strength))
-        else:
-            self._strengths.adopt(strength_variables(regularizer))
-        self._hidden = _UntrackedState(model, regularizer, rule, _saved)
-        self._put(weights, planned)
+        self._strengths = Strengths()
+        state.regularizer = self._strengths.live(chosen)
+        self._wrapper_state = state
+        self._attach(weights, plan)
         if model.compiled:
             self.compile(**_keras.compile_arguments(model))
 
-    @property
-    def _strength(self):
-        """The variable of a live strength, or `None`."""
-        regularizer = self._hidden.regularizer
-        strength = regularizer.l2 if type(regularizer) is L2 else None
-        return strength if isinstance(strength, keras.Variable) else None
+    def _attach(self, weights: list[Weight], plan: Plan | None) -> None:
+        """Put the penalty on weights, in place of what this wrapper put before.
 
-    def _put(self, weights, planned):
-        """Put the penalty on the planned weights, in place of what this put before."""
-        hidden, model = self._hidden, self.wrapped_model
-        if hidden.attachment.is_lifted:
+        Args:
+            weights: All weights of the inner model.
+            plan: From `WrapperState.plan`; `None` if the choice is in a file.
+        """
+        state, model = self._wrapper_state, self.wrapped_model
+        if state.attachment.is_removed:
             return
-        choices, left_out = planned or ([], [])
-        if planned is None and hidden.saved is not None:
-            choices = hidden.saved.choices(weights, hidden.is_complete)
-        warn_if_left_out(left_out, hidden.rule["existing"])
-        earlier = hidden.attachment
-        hidden.attachment = _ledger.Attachment(model, by_wrapper=True)
-        regularizer_of = regularizer_for(hidden.regularizer)
-        for holder in (model, self, *hidden.hosts):
+        choices, kept = plan or ([], [])
+        if plan is None and state.saved is not None:
+            choices = state.saved.choices(weights, state.is_complete)
+        warn_if_kept(kept, state.existing)
+        for holder in (model, self, *state.outer_models):
             _ledger.record_model(holder, weights)
-        try:
-            _ledger.push(hidden.attachment, choices, weights, regularizer_of, [earlier])
-        except BaseException:
-            hidden.attachment = earlier
-            raise
-        if hidden.is_complete:
-            hidden.saved = None
+        attachment = Attachment(model, by_wrapper=True)
+        of_weight = regularizer_for(state.regularizer)
+        _ledger.push(attachment, choices, weights, of_weight, [state.attachment])
+        state.attachment = attachment
+        if state.is_complete:
+            state.saved = None
 
-    def _put_again(self):
+    def _attach_again(self) -> None:
         """Put the penalty on the weights that there are by now."""
-        hidden, model = self._hidden, self.wrapped_model
-        planned = None
-        is_asked = hidden.saved is None or hidden.saved.asks_rule
-        if is_asked and not hidden.attachment.is_lifted:
-            planned = plan_attachment(model, hidden.regularizer, **hidden.rule)
-        hidden.is_complete = _keras.is_built_throughout(model)
-        self._put(find_weights(model), planned)
+        state, model = self._wrapper_state, self.wrapped_model
+        plan = None if state.attachment.is_removed else state.plan()
+        state.is_complete = _keras.is_built_throughout(model)
+        self._attach(find_weights(model), plan)
 
     def call(self, *args, **kwargs):
         outputs = super().call(*args, **kwargs)
-        hidden = self._hidden
-        if not hidden.is_complete:
-            # The first call made the last weights; they want their penalty too.
-            self._put_again()
-            hidden.is_complete = True
-        host = _keras.outermost_layer()
-        if host not in (None, self) and host not in hidden.hosts:
-            hidden.hosts.add(host)
-            _ledger.record_model(host, find_weights(self))
+        state = self._wrapper_state
+        if not state.is_complete:
+            # The first call created the last weights, which need their penalty too.
+            self._attach_again()
+            state.is_complete = True
+        outer = _keras.outermost_layer()
+        if outer not in (None, self) and outer not in state.outer_models:
+            state.outer_models.add(outer)
+            _ledger.record_model(outer, find_weights(self))
         return outputs
 
-    def _change(self, change, *args, **kwargs):
-        result = super()._change(change, *args, **kwargs)
-        self._put_again()
+    def _call_and_update(self, method: Callable, *args, **kwargs):
+        result = super()._call_and_update(method, *args, **kwargs)
+        self._attach_again()
         return result
 
     # ------------------------------------------------------------ the live strength
 
     @property
-    def l2(self):
+    def l2(self) -> float:
         """The strength of the penalty, on Keras' scale; assign to change it live."""
-        self._check_live()
+        strength = self._live_strength()
         self._sync_state()
-        return strength_value(self._strength)
+        return strength_value(strength)
 
     @l2.setter
-    def l2(self, value):
-        self._check_live()
-        if isinstance(value, keras.Variable):
-            value = strength_value(check_strength(value, "l2"))
-        value = _as_kept(check_strength(value, "l2"), self._strength.dtype)
+    def l2(self, value: float) -> None:
+        strength = self._live_strength()
+        number = strength_value(check_strength(value, "l2"))
+        # A variable may hold any number.
+        number = check_representable(check_number(number, "l2"), strength.dtype)
         self._sync_state()
-        self._strength.assign(value)
+        strength.assign(number)
         if _keras.backend.traces_constants:
-            self._refresh_constants()
+            self._reset_models_with_constant()
 
-    def _check_live(self):
-        if self._strength is None:
+    @property
+    def _strength(self) -> keras.Variable | None:
+        """The variable of a live strength, or `None`."""
+        regularizer = self._wrapper_state.regularizer
+        strength = regularizer.l2 if type(regularizer) is L2 else None
+        return strength if isinstance(strength, keras.Variable) else None
+
+    def _live_strength(self) -> keras.Variable:
+        """The variable of the strength; an error if there is none, or it has no use."""
+        strength = self._strength
+        if strength is None:
             raise ValueError(
                 "Expected a wrapper with an L2 strength. Received: a wrapper with "
-                f"regularizer={self._hidden.regularizer!r}; change the variable that "
-                "it reads its strength from, if it has one, or wrap with `l2=0.01`"
+                f"regularizer={self._wrapper_state.regularizer!r}; change the variable "
+                "that it reads its strength from, if it has one, or wrap with `l2=0.01`"
             )
-        if not self._hidden.attachment.reaches_a_weight():
+        if not self._wrapper_state.attachment.reaches_a_weight():
             raise ValueError(
-                "Expected a wrapper in use. Received: one whose penalty was since "
-                "taken off or over, by `unwrap`, `detach`, `attach` or another "
+                "Expected a wrapper in use. Received: one whose penalty was removed "
+                "or replaced since, by `unwrap`, `detach`, `attach` or another "
                 "wrapper, so that this wrapper's `l2` no longer reaches it. Use the "
-                "wrapper that took it over, or wrap the model again: "
+                "wrapper that replaced it, or wrap the model again: "
                 "`L2AllWeights(model, l2)`"
             )
+        return strength
 
-    def _sync_state(self):
-        for model in (self, *self._hidden.hosts):
+    def _sync_state(self) -> None:
+        for model in (self, *self._wrapper_state.outer_models):
             _keras.backend.sync_state(model)
 
-    def _refresh_constants(self):
+    def _reset_models_with_constant(self) -> None:
         """Let models that do not track the strength compile its new value."""
-        for model in self._hidden.attachment.models - {self, *self._hidden.hosts}:
+        state = self._wrapper_state
+        for model in state.attachment.models - {self, *state.outer_models}:
             _keras.reset_compiled_steps(model)
 
-    # --------------------------------------------------------------------- the end
+    # ------------------------------------------------------------------- unwrapping
 
-    def unwrap(self, strip=False):
-        """The inner model, free of `keras_l2reg`, compiled as the wrapper is.
+    def unwrap(self, strip: bool = False) -> keras.Model:
+        """Return the inner model without this package, compiled as the wrapper is.
 
         Args:
-            strip: Boolean. `False` gives the model stock Keras regularizers of the
-                present strength; `True` takes the penalty off. Defaults to `False`.
+            strip: Boolean. `False` replaces the penalty by built-in Keras regularizers
+                of the present strength; `True` removes it. Defaults to `False`.
 
         Returns:
             The inner model; this wrapper's `l2` no longer reaches it. What `attach`,
@@ -268,45 +260,45 @@ class L2AllWeights(SplitLossModel):
         >>> inner = L2AllWeights(model, l2=0.5).unwrap()
         >>> inner.layers[0].kernel_regularizer.get_config()
         {'l2': 0.5}
-
-        Source: https://keras.io/api/layers/regularizers/
         """
         self._sync_state()
         model, weights = self.wrapped_model, find_weights(self)
+        attachment = self._wrapper_state.attachment
         if strip:
-            _ledger.lift([self._hidden.attachment])
+            _ledger.remove([attachment])
         else:
-            _ledger.keep_for_good(self._hidden.attachment, weights, builtin_converter())
-            warn_of_builtin(model, weights)
+            _ledger.make_permanent(attachment, weights, builtin_converter())
+            warn_of_builtin_limits(model, weights)
         if self.compiled:
             model.compile(**_keras.compile_arguments(self))
         return model
 
-    # -------------------------------------------------------------- saved and loaded
+    # ------------------------------------------------------------ saving and loading
 
-    def get_config(self):
-        hidden, weights = self._hidden, find_weights(self)
-        with configured(configs_without(hidden.attachment, weights)):
+    def get_config(self) -> dict[str, Any]:
+        state, weights = self._wrapper_state, find_weights(self)
+        with temporary_regularizers(configs_without(state.attachment, weights)):
             model = keras.saving.serialize_keras_object(self.wrapped_model)
-        # The wrapper is what is compiled; the inner model need not load its loss.
+        # Only the wrapper's compilation counts; the inner model's loss may not load.
         model.pop("compile_config", None)
-        outcome = outcome_of(hidden.attachment, weights) if hidden.is_complete else None
-        warn_of_lost_lora(self.wrapped_model, outcome or [], weights)
+        outcome = outcome_of(state.attachment, weights) if state.is_complete else None
+        warn_of_lost_lora(self.wrapped_model, penalized_names(outcome or []), weights)
+        rule = {**state.rule, "existing": state.existing}
         return {
             "name": self.name,
             "model": model,
             **self._strength_config(),
             "format": FORMAT,
-            "rule": rule_to_config(self.wrapped_model, hidden.rule),
+            "rule": rule_to_config(self.wrapped_model, rule),
             "outcome": outcome,
-            "lifted": hidden.attachment.is_lifted,
+            "lifted": state.attachment.is_removed,
         }
 
-    def _strength_config(self):
+    def _strength_config(self) -> dict[str, Any]:
         if self._strength is not None:
             return {"l2": strength_value(self._strength)}
-        serialized = keras.regularizers.serialize(self._hidden.regularizer)
-        return {"regularizer": serialized}
+        regularizer: Any = self._wrapper_state.regularizer
+        return {"regularizer": keras.regularizers.serialize(regularizer)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -315,9 +307,11 @@ class L2AllWeights(SplitLossModel):
             config.pop("model"), custom_objects=custom_objects
         )
         saved = Saved(config.pop("outcome", None), config.pop("lifted", False))
-        # Format 1 had the rule's arguments beside the others.
-        beside = {n: config.pop(n) for n in (*_RULE, "weight_names") if n in config}
-        rule = {**_RULE, **beside, **config.pop("rule", {})}
+        # In format 1, the arguments of the rule were beside the others.
+        names = (*Rule.__annotations__, "existing", "weight_names")
+        beside = {name: config.pop(name) for name in names if name in config}
+        # A rule without `existing` is from before there was a warning.
+        rule = {"existing": "keep", **beside, **config.pop("rule", {})}
         config.pop("format", None)
         rule = rule_from_config(model, rule, custom_objects)
         return cls(model, **config, **rule, _saved=saved)
@@ -334,107 +328,3 @@ class L2AllWeights(SplitLossModel):
 
 # Legacy HDF5 files name classes without their package.
 keras.saving.get_custom_objects()["L2AllWeights"] = L2AllWeights
-
-
-class _Strengths(keras.layers.Layer):
-    """Variables that steps read and no optimizer trains, apart from the weights.
-
-    In a layer of their own, since Keras takes a model's own variables for its weights;
-    the wrapper saves what is to be saved.
-    """
-
-    def __init__(self):
-        super().__init__(name="strengths")
-        self.built = True
-
-    def add_strength(self, value):
-        """The variable of a live strength that starts from `value`."""
-        return self.add_weight(
-            name="l2",
-            shape=(),
-            dtype="float32",
-            initializer=keras.initializers.Constant(value),
-            trainable=False,
-            autocast=False,
-        )
-
-    def adopt(self, variables):
-        """Track what a user's regularizer reads its strength from: it stays live."""
-        for variable in variables:
-            variable.trainable = False
-        self.of_the_user = variables
-
-    def save_own_variables(self, store):
-        pass
-
-    def load_own_variables(self, store):
-        pass
-
-
-class _UntrackedState:
-    """What a wrapper remembers out of Keras' sight, which tracks lists and dicts."""
-
-    def __init__(self, model, regularizer, rule, saved):
-        self.regularizer = regularizer
-        self.rule = rule
-        self.saved = saved
-        self.attachment = _ledger.Attachment(model, by_wrapper=True)
-        self.attachment.is_lifted = saved is not None and saved.is_lifted
-        self.hosts = weakref.WeakSet()
-        self.is_complete = _keras.is_built_throughout(model)
-
-
-def _strength_or_regularizer(l2, regularizer):
-    """Either the number that a live strength starts from, or a user's regularizer."""
-    if l2 is not None and regularizer is not None:
-        raise ValueError(
-            "Expected either `l2` or `regularizer`, not both: a regularizer has its "
-            f"own strength. Received: l2={l2!r}, regularizer={regularizer!r}; leave "
-            "one of them out"
-        )
-    if meant := _regularizer_meant(l2):
-        raise TypeError(
-            "Invalid type for argument `l2`. Expected a float: the wrapper makes a "
-            f"live variable of its own. Received: l2={l2!r}; pass it as {meant}"
-        )
-    if regularizer is None:
-        l2 = check_number(0.01 if l2 is None else l2, "l2")
-        return _as_kept(l2, "float32"), None
-    regularizer = as_regularizer(regularizer)
-    is_plain = type(regularizer) in (L2, L2Loss, keras.regularizers.L2)
-    if is_plain and not strength_variables(regularizer):
-        l2 = float(convert_to_builtin(regularizer).l2)
-        return _as_kept(check_number(l2, "l2"), "float32"), None
-    return None, regularizer
-
-
-def _regularizer_meant(l2):
-    """How to pass what was given as `l2`, if it should be passed as `regularizer`."""
-    if isinstance(l2, keras.Variable):
-        return "`regularizer=keras_l2reg.L2(variable)`"
-    if isinstance(l2, dict):
-        return "`regularizer=config`"
-    if inspect.isclass(l2):
-        return f"`regularizer={l2.__name__}(...)`"
-    if callable(l2):
-        return "`regularizer=`"
-    try:
-        # A name, such as "l1", and no number in quotes.
-        known = isinstance(l2, str) and keras.regularizers.get(l2) is not None
-    except ValueError:
-        known = False
-    return f"`regularizer={l2!r}`" if known else ""
-
-
-def _as_kept(l2, dtype):
-    """Return `l2` if a variable of this dtype can keep it."""
-    kind = {"float16": np.float16, "float64": np.float64}.get(dtype, np.float32)
-    with np.errstate(over="ignore", under="ignore"):
-        kept = float(kind(l2))
-    if not math.isfinite(kept) or (l2 > 0 and kept == 0):
-        raise ValueError(
-            f"Invalid value for argument `l2`. Expected 0, or a float that {dtype} can "
-            f"hold, in which it is kept. Received: l2={l2}; give 0 for no penalty, or "
-            "a strength nearer to 1, such as 0.01"
-        )
-    return l2

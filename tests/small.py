@@ -1,7 +1,9 @@
-"""A model whose penalty can be worked out in the head, and data for it."""
+"""Small models whose penalties can be worked out in the head, and data for them."""
 
 import contextlib
+import pathlib
 import warnings
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -11,8 +13,12 @@ X = np.ones((8, 4), "float32")
 Y = np.ones((8, 2), "float32")
 
 
-def mlp(**kwargs):
-    """Two kernels of ones, 4 x 3 and 3 x 2: their squares add up to 12 and 6."""
+def mlp(**kwargs) -> keras.Sequential:
+    """Two kernels of ones, 4 x 3 and 3 x 2: the sums of squares are 12 and 6.
+
+    Args:
+        **kwargs: Further arguments of both `Dense` layers.
+    """
     return keras.Sequential(
         [
             keras.Input((4,)),
@@ -22,8 +28,8 @@ def mlp(**kwargs):
     )
 
 
-def sharing():
-    """Two models over one layer: squares of 12 in it, 6 and 3 in their own heads."""
+def sharing() -> list[keras.Model]:
+    """Two models that share a layer: squares sum to 12 there, 6 and 3 in the heads."""
     x = keras.Input((4,))
     shared = layers.Dense(3, name="shared", kernel_initializer="ones")(x)
     return [
@@ -32,25 +38,26 @@ def sharing():
     ]
 
 
-def still():
+def still() -> keras.optimizers.Optimizer:
     """An optimizer that leaves the weights as they are."""
     return keras.optimizers.SGD(0.0)
 
 
-def compiled(model, **kwargs):
+def compiled(model: keras.Model, **kwargs) -> keras.Model:
+    """The model, compiled with `still()` and the mean squared error."""
     model.compile(still(), "mse", **kwargs)
     return model
 
 
-def penalty(model):
+def penalty(model: keras.Model) -> float:
     """The sum of `model.losses`."""
     return sum(float(keras.ops.convert_to_numpy(term)) for term in model.losses)
 
 
-def trained_penalty(model, x=X):
-    """What one epoch of `fit` adds to the data's loss; compiles what is not compiled.
+def trained_penalty(model: keras.Model, x: np.ndarray = X) -> float:
+    """The loss of one epoch of `fit` with the predictions as targets: the penalty.
 
-    The error of the prediction is worked out by NumPy.
+    Compiles a model that is not compiled.
     """
     if not model.compiled:
         compiled(model)
@@ -58,15 +65,16 @@ def trained_penalty(model, x=X):
     return model.fit(x, y, verbose=0).history["loss"][0]
 
 
-def reloaded(model, tmp_path):
+def reloaded(model: keras.Model, tmp_path: pathlib.Path) -> keras.Model:
+    """The model, saved to a file and loaded from it."""
     model.save(tmp_path / "model.keras")
     return keras.saving.load_model(tmp_path / "model.keras")
 
 
 @contextlib.contextmanager
-def texts_of_warnings():
-    """Within, warnings are collected: their texts are in the list that this gives."""
-    texts = []
+def texts_of_warnings() -> Iterator[list[str]]:
+    """Within, warnings are collected; after, the list yielded has their texts."""
+    texts: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield texts

@@ -34,14 +34,14 @@ def kernels(model):
     return [model.get_layer(name).kernel for name in ("hidden", "output")]
 
 
-def test_effect():
+def test_losses_are_l2_times_the_sum_of_squares():
     model = attach(network(), 0.1)
     assert losses(model) == pytest.approx(
         [numpy_penalty(k, 0.1) for k in kernels(model)]
     )
 
 
-def test_persistence(tmp_path):
+def test_a_saved_and_loaded_model_has_the_penalty(tmp_path):
     model = attach(network(), 0.1)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -49,25 +49,25 @@ def test_persistence(tmp_path):
     assert [layer.kernel_regularizer.l2 for layer in loaded.layers[1:]] == [0.1, 0.1]
 
 
-def test_trace():
-    # The reference has Keras' own regularizers from the start.
+def test_a_model_compiled_before_trains_with_the_penalty():
+    # The reference has built-in regularizers from the start.
     x, y = VECTORS, TARGETS
-    stock = around(
+    reference = around(
         layers.Dense(4, name="hidden", kernel_regularizer=keras.regularizers.L2(0.1)),
         layers.Dense(2, name="output", kernel_regularizer=keras.regularizers.L2(0.1)),
         shape=(6,),
     )
     model = network()
-    for m in (model, stock):
+    for m in (model, reference):
         m.compile(keras.optimizers.SGD(0.1), "mse")
     model.fit(x, y, verbose=0)
-    stock.set_weights(model.get_weights())
+    reference.set_weights(model.get_weights())
     attach(model, 0.1)
-    for m in (model, stock):
+    for m in (model, reference):
         m.fit(x, y, epochs=2, verbose=0)
-    for ours, theirs in zip(model.get_weights(), stock.get_weights(), strict=True):
+    for ours, theirs in zip(model.get_weights(), reference.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
-    ours, theirs = (m.evaluate(x, y, verbose=0) for m in (model, stock))
+    ours, theirs = (m.evaluate(x, y, verbose=0) for m in (model, reference))
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_detach_acts_on_the_next_step():
     "existing, l1, l2",
     [("keep", 0.5, 0.0), ("replace", 0.0, 0.1), ("add", 0.5, 0.1)],
 )
-def test_existing(existing, l1, l2):
+def test_existing_regularizers_are_kept_replaced_or_added_to(existing, l1, l2):
     model = network(kernel_regularizer=keras.regularizers.L1(0.5))
     attach(model, 0.1, existing=existing)
     kernel = keras.ops.convert_to_numpy(kernels(model)[0]).astype("float64")
@@ -96,14 +96,14 @@ def test_existing(existing, l1, l2):
     assert len(model.losses) == 1
 
 
-def test_attaching_again_replaces():
+def test_attaching_again_replaces_what_was_attached_before():
     model = attach(network(), 0.1)
     attach(model, 0.3, layers="output/*")
     assert losses(model) == pytest.approx([numpy_penalty(kernels(model)[1], 0.3)])
     assert not detach(model).losses
 
 
-def test_two_wrappers_over_one_model():
+def test_a_second_wrapper_replaces_the_penalty_of_the_first():
     model = network()
     first = L2AllWeights(model, 0.1)
     second = L2AllWeights(model, 0.2)
@@ -113,7 +113,7 @@ def test_two_wrappers_over_one_model():
         first.l2 = 0.5
 
 
-def test_bare_weights_are_named_in_one_warning():
+def test_weights_whose_penalty_is_lost_on_save_are_named_in_one_warning():
     model = MODELS["custom_bare_weight"].build()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -135,7 +135,7 @@ def test_bare_weights_are_named_in_one_warning():
         {"regularizer": keras.regularizers.OrthogonalRegularizer(), "biases": True},
     ],
 )
-def test_failed_call_leaves_the_model_as_it_was(arguments):
+def test_a_refused_call_leaves_the_model_as_it_was(arguments):
     model = attach(network(), 0.1)
     before = [w.regularizer for w in model.weights], model.get_config(), losses(model)
     with pytest.raises((ValueError, TypeError)):
@@ -145,8 +145,8 @@ def test_failed_call_leaves_the_model_as_it_was(arguments):
     assert not detach(model).losses
 
 
-def test_function_is_taken_or_refused_before_anything_changes():
-    # Keras takes plain functions as of 3.15.
+def test_a_plain_function_is_accepted_or_refused_before_anything_changes():
+    # Keras accepts plain functions as of 3.15.
     model = attach(network(), 0.1)
     expected = losses(model)
     with contextlib.suppress(ValueError):
@@ -166,14 +166,14 @@ def test_layers_built_after_attaching_are_covered_and_detached():
     assert all(layer.kernel_regularizer is None for layer in model.layers)
 
 
-def test_lora_enabled_after_attaching():
+def test_lora_enabled_after_attaching_is_penalized_and_detached():
     model = attach(network(), 0.1)
     model.get_layer("hidden").enable_lora(2)
     assert len(model.losses) == 3
     assert not detach(model).losses
 
 
-def test_part_of_a_model():
+def test_inner_and_outer_model_attach_and_detach_separately():
     inner = MODELS["sequential_with_input"].build()
     outer = around(inner, layers.Dense(2), shape=(6,))
     attach(inner, 0.1)
@@ -186,7 +186,7 @@ def test_part_of_a_model():
 
 
 class Quartic(keras.Regularizer):
-    """A user's own, without a config and (as a dataclass is) not hashable."""
+    """A user's regularizer without a config and (as dataclasses are) unhashable."""
 
     __hash__ = None
 
@@ -211,7 +211,7 @@ HALVES = ["float16", "bfloat16"]
 
 
 def half_network(dtype):
-    """Kernels whose penalties overflow float16, and lose digits in bfloat16."""
+    """Kernels whose penalties overflow float16, and lose precision in bfloat16."""
     random = np.random.default_rng(0)
     model = around(
         layers.Dense(300, name="hidden", dtype=dtype),
@@ -239,7 +239,7 @@ def test_half_weights_are_safe_under_any_regularizer(name, dtype):
     expected = [reference(k) for k in float64_kernels(model)]
     attach(model, regularizer)
     assert losses(model) == pytest.approx(expected, rel=1e-5)
-    # Where the type is wide enough, the layer has what was given.
+    # Where the dtype is wide enough, the layer has the regularizer that was given.
     assert model.get_layer("output").kernel_regularizer is regularizer
     assert model.get_layer("hidden").kernel_regularizer.regularizer is regularizer
     attach(model, regularizer, multipliers={"hidden/*": 0.5})
@@ -261,7 +261,7 @@ def test_half_weights_are_safe_in_a_wrapper(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_half_weights_are_safe_beside_a_regularizer_of_their_own(dtype):
+def test_half_weights_with_another_regularizer_are_safe(dtype):
     model = half_network(dtype)
     own = keras.regularizers.L1(0.5)
     model.get_layer("hidden").kernel.regularizer = own
@@ -290,7 +290,7 @@ def test_half_weights_stay_safe_when_saved_cloned_or_built_later(dtype, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:Keras' own regularizers add up")
-def test_half_weights_unwrap_to_what_was_given():
+def test_unwrapped_half_weights_have_the_regularizer_that_was_given():
     l1 = keras.regularizers.L1(0.5)
     wrapped = L2AllWeights(half_network("float16"), regularizer=l1)
     assert all(k.regularizer is l1 for k in kernels(wrapped.unwrap()))

@@ -1,4 +1,4 @@
-"""Fails loudly if Keras changes what `keras_l2reg._keras` leans on."""
+"""Fails if Keras changes anything private that `keras_l2reg._keras` uses."""
 
 import inspect
 import threading
@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from models import VECTORS, around
+from keras.src.callbacks import callback_list
+from models import SEQUENCES, VECTORS, around
 
 from keras_l2reg import _keras
 
@@ -27,7 +28,7 @@ def test_sublayers_are_direct_and_in_order():
     assert [n for n in names if "input" not in n] == ["inner", "b"]
 
 
-def test_all_layers_come_with_the_model_at_any_depth_once():
+def test_all_layers_are_the_model_and_its_layers_at_any_depth_once():
     model = network()
     found = list(_keras.all_layers(model))
     assert model in found
@@ -35,7 +36,7 @@ def test_all_layers_come_with_the_model_at_any_depth_once():
     assert len({id(layer) for layer in found}) == len(found)
 
 
-def test_is_built_throughout():
+def test_is_built_throughout_tells_whether_all_layers_are_built():
     assert _keras.is_built_throughout(network())
     assert not _keras.is_built_throughout(keras.Sequential([layers.Dense(2)]))
 
@@ -72,7 +73,7 @@ def test_compile_arguments_are_the_live_ones():
     assert twin.steps_per_execution == 2
 
 
-def test_traced_functions():
+def test_traced_functions_are_those_that_ran():
     model = network()
     assert _keras.traced_functions(model) == []
     model.compile("sgd", "mse")
@@ -86,7 +87,7 @@ def test_traced_functions():
     assert model.train_function is not before
 
 
-def test_sync_state_within_an_epoch():
+def test_sync_state_updates_variables_during_an_epoch():
     seen = []
 
     class Reader(keras.callbacks.Callback):
@@ -103,7 +104,7 @@ def test_sync_state_within_an_epoch():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="XLA is a choice there alone")
-def test_in_tf_xla():
+def test_in_xla_is_true_only_in_functions_compiled_by_xla():
     import tensorflow as tf
 
     from keras_l2reg._keras.backends.tensorflow import in_xla
@@ -122,7 +123,7 @@ def test_in_tf_xla():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_xla_is_seen_in_a_step_of_fit(jit_compile):
+def test_in_xla_is_true_in_a_step_of_fit_compiled_by_xla(jit_compile):
     if BACKEND != "tensorflow":
         pytest.skip("XLA is a choice on TensorFlow alone")
     from keras_l2reg._keras.backends.tensorflow import in_xla
@@ -141,7 +142,7 @@ def test_xla_is_seen_in_a_step_of_fit(jit_compile):
     assert set(seen) == {jit_compile}
 
 
-def test_in_torch_transform():
+def test_in_transform_is_true_in_transforms_of_torch():
     assert not _keras.backend.in_transform()
     if BACKEND != "torch":
         return
@@ -199,12 +200,12 @@ def test_compiled_in_fit_sees_each_steps_weights(is_eager):
     assert len(calls) == (1 if is_compiled else len(ours))
 
 
-def test_traces_constants_and_replicas():
+def test_only_jax_traces_constants_and_there_is_one_replica():
     assert _keras.backend.traces_constants == (keras.backend.backend() == "jax")
     assert _keras.backend.replicas() == 1
 
 
-def test_optimizer_for_and_decays():
+def test_decay_and_its_exclusions_are_found_within_loss_scaling():
     model = network()
     kernel = model.get_layer("b").kernel
     assert _keras.optimizer_for(model, kernel) is None
@@ -242,7 +243,7 @@ def test_exclusions_from_decay_are_not_in_the_config():
     assert _keras.decay_comes_back_on_load(model, [kernel, bias]) == []
 
 
-def test_adds_losses():
+def test_adds_losses_counts_activity_regularizers_but_not_penalties():
     assert not _keras.adds_losses(network())
     activity = layers.Dense(2, activity_regularizer="l2")
     assert _keras.adds_losses(keras.Sequential([activity]))
@@ -251,8 +252,7 @@ def test_adds_losses():
 
 
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
-def test_runs_with(method):
-    """Keras' methods are found on the stack, under their names, with their model."""
+def test_runs_with_finds_running_methods_by_name_with_their_model(method):
 
     class Looks(keras.callbacks.Callback):
         def look(self, *args, **kwargs):
@@ -273,7 +273,7 @@ def test_runs_with(method):
 @pytest.mark.parametrize(
     "method", ["train_on_batch", "test_on_batch", "predict_on_batch"]
 )
-def test_runs_with_a_method_for_one_batch(method):
+def test_runs_with_finds_methods_for_one_batch(method):
     class Looks(layers.Layer):
         def call(self, x):
             seen.extend(_keras.runs_with(self))
@@ -290,7 +290,7 @@ def test_runs_with_a_method_for_one_batch(method):
     assert method in [found for found, _, _ in seen]
 
 
-def test_added_losses_at():
+def test_added_losses_at_other_values_assign_nothing():
     layer = layers.Dense(
         2,
         use_bias=False,
@@ -314,7 +314,7 @@ def test_added_losses_at():
 
 
 @pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
-def test_example_inputs():
+def test_example_inputs_have_the_shapes_and_dtypes_of_the_model():
     def shapes(model):
         return keras.tree.map_structure(
             lambda x: (x.shape, str(x.dtype)), _keras.example_inputs(model)
@@ -346,7 +346,7 @@ def test_example_inputs():
 @pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="as of Keras 3.15"
 )
-def test_optimizer_for_each_of_several():
+def test_optimizer_for_finds_the_one_of_several():
     model = network()
     a = model.get_layer("inner").get_layer("a").kernel
     b = model.get_layer("b").kernel
@@ -359,7 +359,7 @@ def test_optimizer_for_each_of_several():
         assert _keras.optimizer_for(model, b) is chosen.default_optimizer
 
 
-def test_consumers():
+def test_consumers_are_operations_or_none_for_an_output():
     inputs = keras.Input((4,))
     a, b = layers.Dense(3, name="a"), layers.Dense(3, name="b")
     hidden = a(inputs)
@@ -371,7 +371,7 @@ def test_consumers():
     assert _keras.consumers(sequence)[id(first)] == [last]
 
 
-def test_fresh_data_loss():
+def test_fresh_data_loss_leaves_the_models_own_unbuilt():
     model = network()
     model.compile("sgd", "mse")
     loss = _keras.fresh_data_loss(model)(TARGETS, model(VECTORS))
@@ -380,7 +380,7 @@ def test_fresh_data_loss():
     assert not model._compile_loss.built
 
 
-def test_losses_kept():
+def test_losses_kept_restores_the_losses_of_the_last_call():
     model = around(layers.Dense(2, activity_regularizer="l2"), shape=(6,))
     model(VECTORS)
     before = [float(ops.convert_to_numpy(term)) for term in model.losses]
@@ -391,7 +391,7 @@ def test_losses_kept():
 
 
 @never_stale_on_torch
-def test_compiled_steps_are_found():
+def test_programs_finds_the_compiled_step_and_traces_it_again():
     model = network()
     model.compile("sgd", "mse")
     model.fit(VECTORS, TARGETS, batch_size=2, verbose=0)
@@ -402,7 +402,7 @@ def test_compiled_steps_are_found():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.function")
-def test_a_first_trace_that_made_variables_is_not_in_use():
+def test_a_first_trace_that_created_variables_is_not_in_use():
     import tensorflow as tf
 
     from keras_l2reg._keras.backends.tensorflow import _traces_in_use
@@ -423,7 +423,7 @@ def test_a_first_trace_that_made_variables_is_not_in_use():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.function")
-def test_programs_of_tensorflow_are_told_apart():
+def test_different_programs_of_tensorflow_are_not_equal():
     import tensorflow as tf
 
     from keras_l2reg._keras.backends.tensorflow import _program
@@ -461,7 +461,7 @@ def test_programs_of_tensorflow_are_told_apart():
 
 
 @never_stale_on_torch
-def test_stale_steps():
+def test_stale_steps_finds_a_step_compiled_before_a_change():
     model = network()
     model.compile("sgd", "mse")
     model.fit(VECTORS, TARGETS, verbose=0)
@@ -471,7 +471,7 @@ def test_stale_steps():
     assert _keras.stale_steps(model, batch) == ["train"]
 
 
-def test_loss_gradients():
+def test_loss_gradients_include_the_penalty():
     model = around(
         layers.Dense(2, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.5)),
         shape=(6,),
@@ -484,7 +484,7 @@ def test_loss_gradients():
     np.testing.assert_allclose(gradient, expected, rtol=1e-5)
 
 
-def test_weight_penalties_stand_behind_all_other_losses():
+def test_penalties_of_weights_come_last_in_losses():
     # compute_loss of the wrapper splits `losses` there.
     model = around(
         layers.Dense(2, kernel_initializer="ones", kernel_regularizer="l1"),
@@ -496,7 +496,7 @@ def test_weight_penalties_stand_behind_all_other_losses():
     assert float(ops.convert_to_numpy(model.losses[-1])) == pytest.approx(0.12)
 
 
-def test_regularizers_of_variables_may_be_changed():
+def test_a_changed_regularizer_of_a_variable_is_in_losses():
     model = network()
     model.get_layer("b").kernel.regularizer = keras.regularizers.L2(1.0)
     assert len(model.losses) == 1
@@ -504,13 +504,20 @@ def test_regularizers_of_variables_may_be_changed():
     assert not model.losses
 
 
-def test_what_variables_take_as_a_regularizer():
-    _keras.check_variables_take(keras.regularizers.L2(1.0))
-    with pytest.raises(ValueError, match="regularizer"):
-        _keras.check_variables_take("l2")
+@pytest.mark.parametrize("kind", ["regularizer", "function"])
+def test_the_check_of_a_regularizer_agrees_with_what_a_variable_accepts(kind):
+    chosen = keras.regularizers.L2(1.0) if kind == "regularizer" else ops.sum
+    variable = keras.Variable([1.0])
+    try:
+        variable.regularizer = chosen
+    except ValueError:
+        with pytest.raises(ValueError, match="put it into the `__call__`"):
+            _keras.check_variables_accept(chosen)
+    else:
+        _keras.check_variables_accept(chosen)
 
 
-def test_the_callbacks_before_one_are_known_while_keras_calls_it():
+def test_callbacks_before_one_are_known_while_keras_calls_it():
     class Nosy(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             self.before = _keras.callbacks_before(self)
@@ -522,6 +529,60 @@ def test_the_callbacks_before_one_are_known_while_keras_calls_it():
     assert nosy.before == [first] and last.before == [first, nosy]
     nosy.on_train_begin()
     assert nosy.before == []
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_keras_waits_after_a_batch_for_callbacks_that_add_to_its_logs(
+    adds, monkeypatch
+):
+    class Adding(_keras.BatchLogsCallback):
+        adds_to_batch_logs = adds
+
+        def on_train_batch_end(self, batch, logs=None):
+            pass
+
+    # As on JAX; TensorFlow always waits.
+    monkeypatch.setattr(callback_list.backend, "IS_THREAD_SAFE", True)
+    assert keras.callbacks.CallbackList([Adding()])._async_train is not adds
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [layers.MultiHeadAttention(2, 3), layers.GroupQueryAttention(4, 2, 1)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_attention_saves_the_regularizer_of_its_projections(attention):
+    attention(SEQUENCES, SEQUENCES)
+    is_private = isinstance(attention, layers.MultiHeadAttention)
+    attribute = "_kernel_regularizer" if is_private else "kernel_regularizer"
+    for projection in _keras.sublayers(attention)[:3]:
+        kernel = _keras.regularizer_attribute("kernel", projection, attention)
+        assert kernel == (attention, attribute)
+    setattr(attention, attribute, keras.regularizers.L2(0.5))
+    config = attention.get_config()["kernel_regularizer"]
+    assert config["config"] == {"l2": 0.5}
+
+
+def test_a_weight_without_an_attribute_for_its_regularizer():
+    class Raising(layers.Layer):
+        @property
+        def kernel_regularizer(self):
+            raise OSError("no file")
+
+    assert _keras.regularizer_attribute("kernel", Raising()) == (None, None)
+    dense = layers.Dense(2)
+    assert _keras.regularizer_attribute("scale", dense) == (None, None)
+    assert _keras.regularizer_attribute("bias", dense) == (dense, "bias_regularizer")
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.Dense(2), layers.DepthwiseConv1D(2), layers.SeparableConv1D(2, 2)]
+)
+def test_the_names_of_weights_to_come_are_those_of_the_built_layer(layer):
+    expected = _keras.names_to_come(layer, [])
+    layer.build((None, 5, 6))
+    assert sorted(expected) == sorted(v.name for v in layer.weights)
+    assert _keras.names_to_come(layer, expected) == []
 
 
 def test_lambdas_are_restored_on_request_only():

@@ -1,4 +1,4 @@
-"""One truth per weight: whoever puts a penalty on, in whatever order it comes off.
+"""Penalties put on and removed by several models and wrappers, in any order.
 
 The kernels are ones, so that every expected number can be worked out in the head.
 """
@@ -24,17 +24,17 @@ from small import (
 from keras_l2reg import L2, L2AllWeights, L2Scheduler, attach, audit, detach
 
 BACKEND = keras.backend.backend()
-# Of a strength that JAX compiles: a test of its own collects these.
+# A test below is about these warnings of JAX; in the others they are expected.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This strength is a variable"),
     pytest.mark.filterwarnings("ignore:The strength '"),
 ]
 
 
-# ------------------------------------------------------- several hands on one model
+# ------------------------------------------------- several attachments to one model
 
 
-def test_detach_reaches_the_step_of_the_wrapper():
+def test_detach_resets_the_compiled_step_of_the_wrapper():
     model = mlp()
     wrapper = L2AllWeights(model, 0.5)
     assert trained_penalty(wrapper) == pytest.approx(9.0)
@@ -43,7 +43,7 @@ def test_detach_reaches_the_step_of_the_wrapper():
     assert trained_penalty(wrapper) == 0.0
 
 
-def test_a_second_wrapper_is_what_the_first_trains_with_too():
+def test_a_second_wrapper_replaces_the_penalty_of_the_first():
     model = mlp()
     first = L2AllWeights(model, 0.5)
     assert trained_penalty(first) == pytest.approx(9.0)
@@ -54,7 +54,7 @@ def test_a_second_wrapper_is_what_the_first_trains_with_too():
 
 
 @pytest.mark.parametrize("first_off", [0, 1])
-def test_a_wrapper_takes_off_its_own_penalty_only(first_off):
+def test_unwrapping_one_of_two_wrappers_leaves_the_penalty_of_the_other(first_off):
     model = mlp()
     wrappers = [L2AllWeights(model, 0.1), L2AllWeights(model, 0.2)]
     wrappers[first_off].unwrap(strip=True)
@@ -67,7 +67,7 @@ def test_a_wrapper_takes_off_its_own_penalty_only(first_off):
     assert model.losses == []
 
 
-def test_unwrapping_for_good_leaves_what_others_put_on():
+def test_unwrapping_leaves_what_attach_put_on_a_shared_layer():
     a, b = sharing()
     attach(a, 0.1)
     wrapper = L2AllWeights(b, 0.2, existing="add")
@@ -80,7 +80,7 @@ def test_unwrapping_for_good_leaves_what_others_put_on():
         detach(b)
 
 
-def test_attach_over_a_wrapper_and_off_again():
+def test_a_wrapper_is_live_again_once_what_was_attached_over_it_is_detached():
     model = mlp()
     wrapper = L2AllWeights(model, 0.5)
     attach(model, 0.1)
@@ -92,7 +92,7 @@ def test_attach_over_a_wrapper_and_off_again():
     assert penalty(wrapper) == pytest.approx(18.0)
 
 
-def test_add_keeps_what_was_attached_before():
+def test_attaching_with_add_keeps_what_was_attached_before():
     model = attach(mlp(), 0.1)
     attach(model, 0.2, existing="add")
     assert penalty(model) == pytest.approx(0.3 * 18)
@@ -104,7 +104,7 @@ def test_add_keeps_what_was_attached_before():
 
 @pytest.mark.parametrize("existing", ["keep", "replace", "add"])
 @pytest.mark.parametrize("first_off", [0, 1])
-def test_models_over_one_layer_detach_in_any_order(existing, first_off):
+def test_models_that_share_a_layer_detach_in_any_order(existing, first_off):
     models = sharing()
     strengths = {"keep": (0.1, 0), "replace": (0, 0.2), "add": (0.1, 0.2)}[existing]
     attach(models[0], 0.1)
@@ -115,7 +115,7 @@ def test_models_over_one_layer_detach_in_any_order(existing, first_off):
     if first_off == 0 and existing == "replace":
         left = 0.2
     if first_off == 1:
-        left = 0.1  # what the second replaced is back
+        left = 0.1  # what the second had replaced is restored
     assert penalty(models[0]) == pytest.approx(
         12 * left + (0.6 if first_off == 1 else 0)
     )
@@ -124,10 +124,10 @@ def test_models_over_one_layer_detach_in_any_order(existing, first_off):
     assert all(m.get_layer("shared").kernel_regularizer is None for m in models)
 
 
-def test_the_outer_models_step_follows_what_is_attached_within():
+def test_attaching_to_an_inner_model_resets_the_step_of_the_outer_model():
     inner = mlp()
     outer = keras.Sequential([keras.Input((4,)), inner, layers.Dense(2)])
-    attach(outer, 0.1, layers="dense*")  # so that the package knows it
+    attach(outer, 0.1, layers="dense*")  # so that the package knows the outer model
     head = penalty(outer)
     assert trained_penalty(outer) == pytest.approx(head, rel=1e-5)
     attach(inner, 0.5)
@@ -137,7 +137,7 @@ def test_the_outer_models_step_follows_what_is_attached_within():
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="torch is eager")
-def test_the_step_of_an_outer_model_that_was_never_seen_is_found_stale():
+def test_audit_finds_the_stale_step_of_an_outer_model_never_attached_to():
     inner = mlp()
     outer = compiled(keras.Sequential([keras.Input((4,)), inner]))
     outer.fit(X, Y, verbose=0)
@@ -145,7 +145,7 @@ def test_the_step_of_an_outer_model_that_was_never_seen_is_found_stale():
     assert "stale-trace" in [finding.code for finding in audit(outer, X, Y)]
 
 
-def test_wrappers_over_one_layer_say_which_weight_is_not_theirs():
+def test_a_second_wrapper_names_the_shared_weight_that_it_does_not_reach():
     a, b = sharing()
     first = L2AllWeights(a, 0.1)
     with texts_of_warnings() as texts:
@@ -159,10 +159,10 @@ def test_wrappers_over_one_layer_say_which_weight_is_not_theirs():
     assert penalty(both) == pytest.approx(12 * 0.3 + 3 * 0.2)
 
 
-# ---------------------------------------------- strengths under models of other kinds
+# ------------------------------------------------- strengths trained by other models
 
 
-def test_a_live_strength_under_the_inner_model():
+def test_training_the_inner_model_follows_the_live_strength():
     model = compiled(mlp())
     wrapper = L2AllWeights(model, 0.5)
     with texts_of_warnings() as texts:
@@ -176,7 +176,7 @@ def test_a_live_strength_under_the_inner_model():
 
 
 @pytest.mark.parametrize("within", ["alone", "Scaled", "Sum"])
-def test_a_strength_that_jax_compiles_is_warned_of_however_deep_it_stands(within):
+def test_jax_warns_of_an_untracked_strength_however_deeply_nested(within):
     strength = keras.Variable(0.5, trainable=False)
     if within == "alone":
         model = attach(mlp(), L2(strength))
@@ -199,7 +199,7 @@ class Assigning(keras.callbacks.Callback):
         self.wrapper.l2 = self.strengths[batch]
 
 
-def test_a_strength_is_live_within_the_fit_of_an_outer_model():
+def test_a_strength_is_live_during_the_fit_of_an_outer_model():
     wrapper = L2AllWeights(mlp(), 0.5)
     outer = compiled(keras.Sequential([keras.Input((4,)), wrapper]))
     y = outer.predict(X, verbose=0)
@@ -211,10 +211,10 @@ def test_a_strength_is_live_within_the_fit_of_an_outer_model():
     assert wrapper.l2 == 3.0
 
 
-# ----------------------------------------------- a plan that does not reach all weights
+# ------------------------------------------------- weights that are not reached
 
 
-def test_a_plan_that_reaches_no_weight_is_an_error():
+def test_reaching_no_weight_is_an_error():
     model = L2AllWeights(mlp(), 0.01).unwrap()
     for call in (L2AllWeights, attach):
         with pytest.raises(ValueError, match="existing='replace'"):
@@ -225,7 +225,7 @@ def test_a_plan_that_reaches_no_weight_is_an_error():
 
 
 @pytest.mark.parametrize("call", [L2AllWeights, attach])
-def test_a_plan_that_leaves_out_some_weights_names_them_once(call):
+def test_weights_that_are_not_reached_are_named_once(call):
     def output_only():
         model = mlp()
         layer = layers.Dense(1, name="out", kernel_regularizer="l2")
@@ -237,7 +237,7 @@ def test_a_plan_that_leaves_out_some_weights_names_them_once(call):
         assert sum("out/kernel" in text for text in texts) == said
 
 
-def test_a_loaded_model_is_not_covered_in_silence(tmp_path):
+def test_attaching_to_a_loaded_model_that_was_attached_to_is_an_error(tmp_path):
     attach(mlp(), 0.1).save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="existing='replace'"):
@@ -264,7 +264,7 @@ class Refusing(layers.Dense):
 
 
 class Unreadable(layers.Dense):
-    """A layer that no longer tells its regularizer once it is built."""
+    """A layer whose regularizer can't be read once it is built."""
 
     @property
     def kernel_regularizer(self):
@@ -277,7 +277,7 @@ class Unreadable(layers.Dense):
 
 
 @pytest.mark.parametrize("kind", [Refusing, Unreadable])
-def test_an_attribute_that_can_not_be_used_counts_as_none(kind):
+def test_a_layer_whose_attribute_can_not_be_used_has_its_penalty_all_the_same(kind):
     def build():
         return keras.Sequential(
             [keras.Input((4,)), layers.Dense(3), kind(2, name="no"), layers.Dense(1)]
@@ -292,7 +292,7 @@ def test_an_attribute_that_can_not_be_used_counts_as_none(kind):
     assert len(L2AllWeights(build(), 0.1).losses) == 3
 
 
-def test_an_error_midway_takes_everything_back(monkeypatch):
+def test_after_an_error_midway_everything_is_as_before(monkeypatch):
     model = attach(mlp(), 0.1)
     wrapper = L2AllWeights(model, 0.3)
     before = [v.regularizer for v in model.variables]
@@ -319,11 +319,11 @@ def test_an_error_midway_takes_everything_back(monkeypatch):
     assert detach(model).losses == []
 
 
-# ------------------------------------------------------------- what the books hold
+# ------------------------------------------------------------- what is remembered
 
 
 class OverLayers(keras.Model):
-    """Without the graph by which Keras' own layers keep each other alive."""
+    """A model without a graph, by which layers would keep each other alive."""
 
     def __init__(self, *parts):
         super().__init__()
@@ -335,7 +335,7 @@ class OverLayers(keras.Model):
         return x
 
 
-def test_the_books_keep_no_model_and_no_weight_alive():
+def test_attachments_keep_no_model_and_no_weight_alive():
     shared = layers.Dense(3, kernel_initializer="ones")
     model = OverLayers(shared, layers.Dense(2))
     model(X)
@@ -345,11 +345,11 @@ def test_the_books_keep_no_model_and_no_weight_alive():
     del model, wrapper, kernel
     gc.collect()
     assert [reference() for reference in gone] == [None] * 3
-    # What it put on the shared layer stays there, until somebody says otherwise.
+    # What it put on the shared layer stays there.
     assert penalty(OverLayers(shared)) == pytest.approx(0.2 * 12)
 
 
-def test_layers_that_left_the_model_are_given_back():
+def test_detach_also_restores_layers_popped_from_the_model():
     model = attach(mlp(), 0.1)
     last = model.layers[-1]
     model.pop()
@@ -357,8 +357,7 @@ def test_layers_that_left_the_model_are_given_back():
     assert last.kernel.regularizer is None and last.kernel_regularizer is None
 
 
-def test_equal_looking_regularizers_of_a_users_own():
-    """Neither hashable nor true, but a regularizer."""
+def test_a_regularizer_may_be_falsy_unhashable_and_equal_to_everything():
 
     class Own(keras.Regularizer):
         __hash__ = None
@@ -387,7 +386,7 @@ def test_equal_looking_regularizers_of_a_users_own():
 
 
 @pytest.mark.parametrize("call", [L2AllWeights, attach])
-def test_a_model_is_walked_twice_once_to_choose_and_once_to_write(call, monkeypatch):
+def test_a_model_is_walked_only_twice(call, monkeypatch):
     from keras_l2reg import weights
 
     walks, inner_model = [], weights.inner_model
@@ -402,7 +401,7 @@ def test_a_model_is_walked_twice_once_to_choose_and_once_to_write(call, monkeypa
     assert len(walks) == 2
 
 
-def test_a_subclass_of_l2_keeps_its_call():
+def test_a_subclass_of_l2_is_called_and_not_replaced():
     class Doubled(L2):
         def __call__(self, *weights):
             return 2 * super().__call__(*weights)
@@ -413,7 +412,7 @@ def test_a_subclass_of_l2_keeps_its_call():
     assert penalty(wrapper.unwrap()) == pytest.approx(18.0)
 
 
-def test_a_strength_that_is_a_users_variable_stays_that_variable():
+def test_a_variable_given_as_strength_is_used_and_not_trained():
     strength = keras.Variable(0.5)
     wrapper = L2AllWeights(mlp(), regularizer=L2(strength))
     wrapper.compile(keras.optimizers.SGD(0.1), "mse")
@@ -427,7 +426,7 @@ def test_a_strength_that_is_a_users_variable_stays_that_variable():
 
 
 @pytest.mark.filterwarnings("ignore:The configuration of")
-def test_an_attribute_called_wrapped_model_is_a_users_own():
+def test_a_model_may_have_an_attribute_called_wrapped_model():
     class Own(keras.Model):
         def __init__(self):
             super().__init__()

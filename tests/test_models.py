@@ -1,6 +1,7 @@
-"""L2AllWeights in the hands of a user: compile, fit, change, save, load, unwrap."""
+"""L2AllWeights as it is used: compile, fit, change, save, load, unwrap."""
 
 import copy
+import inspect
 import os
 import pickle
 import subprocess
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_l2reg import L2AllWeights
+from keras_l2reg import L2AllWeights, L2Loss
+from keras_l2reg._live_strength import DEFAULT_L2
 
 BACKEND = keras.backend.backend()
 RNG = np.random.default_rng(0)
@@ -86,13 +88,13 @@ SEVERAL_Y = {"mean": Y, "side": Y[:, :1]}
 
 
 def sum_of_squared_kernels(model):
-    """By NumPy, of all variables that Keras named a kernel."""
+    """By NumPy, over all variables that are called kernel."""
     kernels = [v for v in model.trainable_variables if v.name == "kernel"]
     arrays = [ops.convert_to_numpy(v).astype("float64") for v in kernels]
     return sum(np.sum(array**2) for array in arrays)
 
 
-def frozen_in_time():
+def no_updates():
     """An optimizer that leaves the weights as they are, so that NumPy can follow."""
     return keras.optimizers.SGD(0.0)
 
@@ -120,8 +122,8 @@ def assert_splits(logs):
 
 
 @pytest.mark.parametrize("build", MODELS)
-def test_logs_split_and_agree_with_numpy(build):
-    model = wrapped(build, optimizer=frozen_in_time())
+def test_logged_parts_of_the_loss_agree_with_numpy(build):
+    model = wrapped(build, optimizer=no_updates())
     logs = fit(model, validation_data=(VX, VY))
     assert_splits(logs)
     expected = 0.05 * sum_of_squared_kernels(model)
@@ -129,7 +131,7 @@ def test_logs_split_and_agree_with_numpy(build):
     np.testing.assert_allclose(logs["penalty"], [expected] * 2, rtol=1e-6)
     np.testing.assert_allclose(logs["val_penalty"], [expected] * 2, rtol=1e-6)
     error = model.predict(VX, verbose=0) - VY
-    if build is not functional and build is not nested:  # normalization moves on
+    if build is not functional and build is not nested:  # whose statistics change
         np.testing.assert_allclose(
             logs["val_data_loss"][-1], np.mean(error**2), rtol=1e-5
         )
@@ -150,21 +152,22 @@ WEIGHTINGS = {
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS.values(), ids=WEIGHTINGS)
-def test_logs_split_while_training(weighting):
-    """`loss` and the fit are those of stock regularizers, `data_loss` the rest."""
+def test_fit_gives_the_losses_of_built_in_regularizers(weighting):
     ours = wrapped(optimizer=keras.optimizers.SGD(0.1))
-    stock = keras.models.clone_model(ours.wrapped_model)
-    for layer in stock.layers:
+    reference = keras.models.clone_model(ours.wrapped_model)
+    for layer in reference.layers:
         layer.kernel.regularizer = keras.regularizers.L2(0.05)
-    stock.set_weights(ours.wrapped_model.get_weights())
-    stock.compile(keras.optimizers.SGD(0.1), "mse")
+    reference.set_weights(ours.wrapped_model.get_weights())
+    reference.compile(keras.optimizers.SGD(0.1), "mse")
     logs = fit(ours, **weighting)
     assert_splits(logs)
-    np.testing.assert_allclose(logs["loss"], fit(stock, **weighting)["loss"], rtol=1e-5)
+    np.testing.assert_allclose(
+        logs["loss"], fit(reference, **weighting)["loss"], rtol=1e-5
+    )
 
 
-def test_many_strengths_in_one_fit_are_keras_own():
-    """Weights that share a strength are summed together, yet each is its own."""
+def test_multipliers_train_as_built_in_regularizers_of_these_strengths():
+    """Also where the penalties of several weights are computed together."""
     widths, factors = [5, 5, 4, 2], [1.0, 0.1, 1.0, 3.0]
 
     def network(regularizers):
@@ -176,20 +179,20 @@ def test_many_strengths_in_one_fit_are_keras_own():
     ours = network([None, None, None, keras.regularizers.L1(0.02)])
     names = [layer.name for layer in ours.layers]
     multipliers = {f"{name}/*": f for name, f in zip(names, factors, strict=True)}
-    stock = [keras.regularizers.L2(0.05 * factor) for factor in factors]
-    stock[-1] = keras.regularizers.L1L2(0.02, 0.15)
-    stock = network(stock)
-    stock.set_weights(ours.get_weights())
+    regularizers = [keras.regularizers.L2(0.05 * factor) for factor in factors]
+    regularizers[-1] = keras.regularizers.L1L2(0.02, 0.15)
+    reference = network(regularizers)
+    reference.set_weights(ours.get_weights())
     ours = L2AllWeights(ours, l2=0.05, multipliers=multipliers, existing="add")
-    for model in (ours, stock):
+    for model in (ours, reference):
         model.compile(keras.optimizers.SGD(0.1), "mse")
-    np.testing.assert_allclose(fit(ours)["loss"], fit(stock)["loss"], rtol=1e-5)
-    for one, other in zip(ours.wrapped_model.weights, stock.weights, strict=True):
+    np.testing.assert_allclose(fit(ours)["loss"], fit(reference)["loss"], rtol=1e-5)
+    for one, other in zip(ours.wrapped_model.weights, reference.weights, strict=True):
         values = [ops.convert_to_numpy(v) for v in (one, other)]
         np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-6)
 
 
-def test_logs_split_with_class_weights():
+def test_logged_parts_add_up_with_class_weights():
     y = (Y[:, 0] > 0).astype("int32")
     model = wrapped(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -201,11 +204,9 @@ def test_logs_split_with_class_weights():
 
 
 @pytest.mark.parametrize("weights", [None, {"mean": 0.3, "side": 2.0}])
-def test_logs_split_with_several_outputs(weights):
+def test_data_loss_is_the_weighted_sum_over_several_outputs(weights):
     losses = {"mean": "mse", "side": "mae"}
-    model = wrapped(
-        several, loss=losses, optimizer=frozen_in_time(), loss_weights=weights
-    )
+    model = wrapped(several, loss=losses, optimizer=no_updates(), loss_weights=weights)
     logs = fit(model, SEVERAL_X, SEVERAL_Y, validation_data=(SEVERAL_X, SEVERAL_Y))
     assert_splits(logs)
     a, b = (weights or {"mean": 1, "side": 1}).values()
@@ -245,7 +246,7 @@ def test_modes_of_execution_train_alike(mode):
         np.testing.assert_allclose(logs[key], expected[key], rtol=1e-5)
 
 
-def test_mixed_float16():
+def test_logged_parts_add_up_with_mixed_float16():
     def build():
         inputs = keras.Input((4,), dtype="float32")
         x = layers.Dense(3, dtype="mixed_float16")(inputs)
@@ -267,7 +268,7 @@ def test_mixed_float16():
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
-def test_layers_of_another_dtype(dtype):
+def test_the_penalty_of_layers_of_another_dtype_agrees_with_numpy(dtype):
     if BACKEND == "jax" and dtype == "float64":
         pytest.skip("JAX has no float64 unless asked")
 
@@ -275,7 +276,7 @@ def test_layers_of_another_dtype(dtype):
         stack = [layers.Dense(3, dtype=dtype), layers.Dense(2)]
         return keras.Sequential([keras.Input((4,)), *stack])
 
-    model = wrapped(build, optimizer=frozen_in_time())
+    model = wrapped(build, optimizer=no_updates())
     logs = fit(model)
     assert_splits(logs)
     kernels = [layer.kernel for layer in model.layers]
@@ -284,8 +285,8 @@ def test_layers_of_another_dtype(dtype):
     np.testing.assert_allclose(logs["penalty"], [expected] * 2, rtol=1e-3)
 
 
-def test_train_on_batch_and_evaluate():
-    model = wrapped(optimizer=frozen_in_time())
+def test_train_on_batch_and_evaluate_return_the_parts_of_the_loss():
+    model = wrapped(optimizer=no_updates())
     logs = model.train_on_batch(X, Y, return_dict=True)
     assert_splits(logs)
     expected = 0.05 * sum_of_squared_kernels(model)
@@ -299,7 +300,7 @@ def test_train_on_batch_and_evaluate():
         assert logs["data_loss"] == pytest.approx(np.mean(error**2), rel=1e-5)
 
 
-def test_no_loss_but_the_penalty():
+def test_a_model_compiled_without_a_loss_trains_on_the_penalty():
     model = L2AllWeights(sequential(), 0.5)
     model.compile(keras.optimizers.SGD(0.1))
     before = sum_of_squared_kernels(model)
@@ -319,13 +320,13 @@ def test_activity_regularizers_and_add_loss_count_as_data_loss():
     inputs = keras.Input((4,))
     x = layers.Dense(3, activity_regularizer=keras.regularizers.L2(0.1))(inputs)
     plain = keras.Model(inputs, Extra()(layers.Dense(2)(x)))
-    plain.compile(frozen_in_time(), "mse")
+    plain.compile(no_updates(), "mse")
     # Keras divides the activity's term by the batch's size as of 3.14.
     expected = plain.evaluate(X, Y, batch_size=21, verbose=0)
     out = plain.predict(X, verbose=0)
     assert expected > np.mean((out - Y) ** 2) + 0.25 * np.mean(out**2)
     model = L2AllWeights(plain, 0.05)
-    model.compile(frozen_in_time(), "mse")
+    model.compile(no_updates(), "mse")
     logs = fit(model, batch_size=21, epochs=1)
     assert_splits(logs)
     assert logs["penalty"][0] == pytest.approx(
@@ -377,7 +378,7 @@ class PerEpoch(keras.callbacks.Callback):
 
 
 class PerBatch(keras.callbacks.Callback):
-    """Sets the strength in the midst of an epoch, not through `self.model`.
+    """Sets the strength during an epoch, not by `self.model`.
 
     That would bring JAX's variables up to date by itself.
     """
@@ -395,7 +396,7 @@ class PerBatch(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("mode", ["auto", "eager"])
 def test_the_strength_acts_at_once_without_a_new_trace(mode):
-    model = wrapped(Subclassed, optimizer=frozen_in_time(), run_eagerly=mode == "eager")
+    model = wrapped(Subclassed, optimizer=no_updates(), run_eagerly=mode == "eager")
     fit(model, epochs=1, validation_data=(VX, VY))
     counter = model.wrapped_model.traces
     traced = counter.count
@@ -436,7 +437,7 @@ def test_a_changed_strength_changes_the_fit():
 
 
 def test_dropout_is_on_in_training_and_off_in_prediction():
-    model = wrapped(Subclassed, optimizer=frozen_in_time())
+    model = wrapped(Subclassed, optimizer=no_updates())
     first, second = (model.predict(X, verbose=0) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     evaluated = model.evaluate(X, Y, verbose=0, return_dict=True)["data_loss"]
@@ -451,7 +452,7 @@ def test_dropout_is_on_in_training_and_off_in_prediction():
 # --- Compiled before, trained before ---------------------------------------------
 
 
-def test_a_trained_model_keeps_its_optimizer_and_goes_on():
+def test_a_trained_model_keeps_its_optimizer_and_trains_on():
     keras.utils.set_random_seed(5)
     model = sequential()
     model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"])
@@ -497,7 +498,7 @@ def test_an_interrupted_fit_leaves_a_usable_model(tmp_path):
 # --- Keras' callbacks ------------------------------------------------------------
 
 
-def test_checkpoints_and_early_stopping(tmp_path):
+def test_checkpoints_and_early_stopping_can_monitor_the_data_loss(tmp_path):
     model = wrapped(optimizer=keras.optimizers.SGD(3.0))  # gets worse each epoch
     path = tmp_path / "best.keras"
     stop = keras.callbacks.EarlyStopping(
@@ -534,7 +535,8 @@ def assert_same(a, b):
 @pytest.mark.parametrize(
     ("how", "build"),
     [
-        *(("file", build) for build in MODELS),
+        ("file", MODELS[0]),
+        *(pytest.param("file", b, marks=pytest.mark.slow) for b in MODELS[1:]),
         ("pickle", sequential),
         ("deepcopy", Subclassed),
     ],
@@ -553,7 +555,7 @@ def test_copies_are_the_same_and_train_on(build, how, tmp_path):
     assert isinstance(again, L2AllWeights)
     assert again.wrapped_model is not model.wrapped_model
     assert_same(again, model)
-    if build is not Subclassed:  # whose dropout draws anew
+    if build is not Subclassed:  # whose dropout draws other numbers
         expected, logs = fit(model), fit(again)
         np.testing.assert_allclose(logs["loss"], expected["loss"], rtol=1e-5)
     again.l2 = 0.7
@@ -612,7 +614,8 @@ def test_files_load_in_a_fresh_process(tmp_path):
     check_against_files(models, tmp_path)
 
 
-def test_unwrapped_files_load_where_there_is_no_keras_l2reg(tmp_path):
+@pytest.mark.slow
+def test_files_of_unwrapped_models_load_without_keras_l2reg(tmp_path):
     models = {}
     for name, build in FILES.items():
         model = wrapped(build)
@@ -637,7 +640,7 @@ def check_against_files(models, folder):
         np.testing.assert_allclose(there["losses"], losses, rtol=1e-6)
 
 
-def test_unwrap_strip_gives_the_model_as_it_came():
+def test_unwrap_with_strip_restores_the_original_model():
     model = sequential()
     config = model.get_config()
     wrapper = L2AllWeights(model, 0.1)
@@ -650,7 +653,7 @@ def test_unwrap_strip_gives_the_model_as_it_came():
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="tf_saved_model: TensorFlow and JAX")
-def test_export(tmp_path):
+def test_an_exported_wrapper_predicts_the_same(tmp_path):
     if BACKEND == "jax":
         pytest.importorskip("jax.experimental.jax2tf")
     import tensorflow as tf
@@ -667,10 +670,10 @@ def test_export(tmp_path):
     )
 
 
-# --- What a user of the inner model expects --------------------------------------
+# --- As the inner model ----------------------------------------------------------
 
 
-def test_forwarding(capsys):
+def test_layers_shapes_and_summary_are_those_of_the_inner_model(capsys):
     model = sequential()
     wrapper = L2AllWeights(model, 0.1)
     assert wrapper.layers == model.layers
@@ -694,16 +697,41 @@ def test_a_wrapper_can_be_a_layer_of_another_model(build):
     assert float(sum(outer.losses)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_freezing_a_layer_drops_its_term_and_thawing_brings_it_back():
-    model = wrapped(optimizer=frozen_in_time())
+def test_freezing_a_layer_drops_its_penalty_and_unfreezing_restores_it():
+    model = wrapped(optimizer=no_updates())
     whole = fit(model, epochs=1)["penalty"][0]
     model.get_layer("a").trainable = False
     assert len(model.losses) == 1
-    model.compile(frozen_in_time(), "mse")
+    model.compile(no_updates(), "mse")
     logs = fit(model, epochs=1)
     assert_splits(logs)
     head = ops.convert_to_numpy(model.get_layer("b").kernel)
     assert logs["penalty"][0] == pytest.approx(0.05 * np.sum(head**2), rel=1e-6)
     model.get_layer("a").trainable = True
-    model.compile(frozen_in_time(), "mse")
+    model.compile(no_updates(), "mse")
     assert fit(model, epochs=1)["penalty"][0] == pytest.approx(whole, rel=1e-6)
+
+
+# --- Arguments -------------------------------------------------------------------
+
+
+def test_the_default_strength_shows_in_the_signature():
+    default = inspect.signature(L2AllWeights).parameters["l2"].default
+    assert default == DEFAULT_L2 == L2AllWeights(sequential()).l2
+
+
+@pytest.mark.parametrize("l2", [0.1, 0.0, 1, None, "0.01"])
+def test_a_strength_beside_a_regularizer_is_refused(l2):
+    model = sequential()
+    with pytest.raises(ValueError, match="either `l2` or `regularizer`"):
+        L2AllWeights(model, l2, regularizer=L2Loss(0.5))
+    assert model.losses == []
+
+
+@pytest.mark.parametrize("regularizer", [L2Loss(0.5), keras.regularizers.L2(0.25)])
+def test_a_regularizer_in_place_of_a_strength_is_live_as_well(regularizer):
+    model = L2AllWeights(sequential(), regularizer=regularizer)
+    assert model.l2 == 0.25
+    model.l2 = 1.0
+    expected = sum_of_squared_kernels(model)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-6)

@@ -1,4 +1,4 @@
-"""What a user does with the inner model he does with the wrapper: Keras is the oracle.
+"""A wrapper is used as its inner model is, with the same results: Keras is the oracle.
 
 Each method is called on a bare model and on its wrapped twin, at strength 0; results
 and shapes must be the same.
@@ -6,6 +6,7 @@ and shapes must be the same.
 
 import inspect
 import io
+import itertools
 import re
 
 import keras
@@ -16,7 +17,7 @@ from small import X, Y, compiled, mlp, penalty, texts_of_warnings
 
 from keras_l2reg import L2AllWeights, L2Loss, attach, l2_path
 from keras_l2reg._keras import overridden, trainer_members
-from keras_l2reg._window import ACTS_WITHIN
+from keras_l2reg._window import MAY_BE_OVERRIDDEN
 from keras_l2reg.guide import differs
 
 BACKEND = keras.backend.backend()
@@ -60,7 +61,7 @@ def twins(build, **compile_arguments):
 
 
 def assert_same(expected, received):
-    """Of the same structure and values; a dict may have our two keys besides."""
+    """Both have the same structure and values; a dict may have our two keys as well."""
     if isinstance(expected, dict):
         assert set(received) - OWN_KEYS == set(expected)
         for key in expected:
@@ -79,7 +80,7 @@ def assert_same(expected, received):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
-# ------------------------------------------------------------- methods, side by side
+# ------------------------------------------------------------ methods side by side
 
 METRICS = {
     "none": {},
@@ -164,9 +165,18 @@ def flatten(tree, prefix=""):
             yield f"{prefix}/{key}".split("/", 2)[-1]
 
 
-@pytest.mark.parametrize("build", BUILDS)
-@pytest.mark.parametrize("metrics", METRICS)
-@pytest.mark.parametrize("method", METHODS)
+def methods_on_models():
+    """Every method with all metrics and models; a plain run takes one of three."""
+    combinations = itertools.product(METHODS, METRICS, BUILDS)
+    for number, (method, metrics, build) in enumerate(combinations):
+        # 9 a method: another third of them for the next.
+        is_plain = (number + number // 9) % 3 == 0
+        marks = () if is_plain else pytest.mark.slow
+        name = f"{method}-{metrics}-{build.__name__}"
+        yield pytest.param(method, metrics, build, marks=marks, id=name)
+
+
+@pytest.mark.parametrize(("method", "metrics", "build"), [*methods_on_models()])
 def test_a_method_gives_what_the_bare_model_gives(method, metrics, build):
     if build is not mlp and metrics != "two":
         pytest.skip("the same code")
@@ -210,11 +220,11 @@ def test_several_outputs_by_name():
     assert wrapped.metrics_names == bare.metrics_names
 
 
-# -------------------------------------------------- what a user's class may redefine
+# -------------------------------------------------- what a user's class may override
 
 
-def redefining(name):
-    """A model whose class redefines one member, by what Keras has there."""
+def overriding(name):
+    """A model whose class overrides one member, by the same as Keras has."""
     original = inspect.getattr_static(keras.Model, name)
     if isinstance(original, property):
         return type("Own", (keras.Sequential,), {name: property(original.fget)})
@@ -226,8 +236,8 @@ def redefining(name):
     return cls
 
 
-# Those that a user may redefine and a wrapper would pass over in silence.
-PASSED_OVER = [
+# Those that a wrapper would silently ignore.
+REFUSED = [
     *("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"),
     *("compile", "fit", "evaluate", "predict", "train_on_batch", "test_on_batch"),
     *("predict_on_batch", "make_train_function", "make_test_function"),
@@ -238,9 +248,9 @@ PASSED_OVER = [
 ]
 
 
-@pytest.mark.parametrize("name", PASSED_OVER)
-def test_what_would_be_passed_over_is_refused_and_attach_takes_it(name):
-    model = redefining(name)(mlp().layers)
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_override_that_would_be_ignored_is_refused_and_attach_accepts_it(name):
+    model = overriding(name)(mlp().layers)
     before = vars(model).keys()
     with pytest.raises(ValueError, match=rf"'{name}'.*attach"):
         L2AllWeights(model, 0.5)
@@ -248,16 +258,16 @@ def test_what_would_be_passed_over_is_refused_and_attach_takes_it(name):
     assert penalty(attach(model, 0.5)) == pytest.approx(9.0)
 
 
-def test_all_of_the_trainer_is_either_refused_or_known_to_act():
-    """What Keras' trainers will have tomorrow is refused until somebody looks."""
+def test_overrides_of_all_trainer_members_are_refused():
+    """New members of Keras' trainers are refused until somebody has a look."""
     public = {name for name in dir(keras.Model) if name[0] != "_"}
-    assert set(PASSED_OVER) <= public | trainer_members()
-    assert not ACTS_WITHIN & trainer_members()
+    assert set(REFUSED) <= public | trainer_members()
+    assert not MAY_BE_OVERRIDDEN & trainer_members()
 
 
-def test_the_page_names_all_that_is_refused_and_all_that_acts_within():
+def test_the_guide_names_all_overrides_that_are_refused_or_accepted():
     named = set(re.findall(r"`(\w+)`", differs.__doc__))
-    assert set(PASSED_OVER) <= named
+    assert set(REFUSED) <= named
     public = {name for name in trainer_members() if name[0] != "_"}
     state = {"loss", "run_eagerly", "jit_compile"}
     of_backend = {"distribute_strategy", "distribute_reduction_method"}
@@ -268,10 +278,10 @@ def test_the_page_names_all_that_is_refused_and_all_that_acts_within():
     inner = {"quantized_build", "quantized_call", "rematerialized_call", "path"}
     inner |= {"built", "supports_masking", "input", "output", "input_spec"}
     inner |= {"quantization_mode", "add_variable"}
-    assert ACTS_WITHIN - kinds - inner <= named
+    assert MAY_BE_OVERRIDDEN - kinds - inner <= named
 
 
-def test_what_is_set_on_the_model_itself_counts_as_redefined():
+def test_a_method_set_on_the_model_itself_counts_as_an_override():
     model = mlp()
     model.predict_step = lambda *args: 0
     with pytest.raises(ValueError, match="predict_step"):
@@ -279,16 +289,16 @@ def test_what_is_set_on_the_model_itself_counts_as_redefined():
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_keras_own_models_redefine_nothing(build):
+def test_models_of_keras_itself_override_nothing(build):
     model = build()
     model.compile("sgd", loss=keras.losses.mean_squared_error)
     model.fit(X, Y, verbose=0)
-    assert overridden(model) - ACTS_WITHIN == set()
+    assert overridden(model) - MAY_BE_OVERRIDDEN == set()
     assert overridden(keras.applications.MobileNet(weights=None)) == set()
 
 
 class Preprocessing(keras.Sequential):
-    """As a library's task models do: raw data in, scaled data to the network."""
+    """Like the task models of a library: takes raw data and scales it itself."""
 
     def fit(self, x=None, *args, **kwargs):
         return super().fit(x / 255, *args, **kwargs)
@@ -297,7 +307,7 @@ class Preprocessing(keras.Sequential):
         return super().predict(x / 255, *args, **kwargs)
 
 
-def test_a_task_that_preprocesses_by_itself_is_not_tuned_on_the_wrong_data():
+def test_l2_path_refuses_a_model_whose_fit_preprocesses_the_data():
     task = Preprocessing(mlp().layers)
     task.compile("sgd", "mse")
     with pytest.raises(ValueError, match="'fit'"):
@@ -306,7 +316,7 @@ def test_a_task_that_preprocesses_by_itself_is_not_tuned_on_the_wrong_data():
 
 
 class PlainTask(keras.Model):
-    """One that leaves these methods as they are."""
+    """A task model that does not override them."""
 
     def __init__(self):
         super().__init__()
@@ -320,14 +330,14 @@ class PlainTask(keras.Model):
         return [n] * n
 
 
-def test_a_task_that_leaves_the_trainer_as_it_is_is_taken():
+def test_a_task_model_with_keras_own_trainer_is_accepted():
     wrapped = compiled(L2AllWeights(PlainTask(), 0.1))
     wrapped.fit(X, Y, verbose=0)
     assert len(wrapped.losses) == 3
     assert wrapped.generate(2) == [2, 2]
 
 
-ACTIONS_WITHIN = {
+ACCEPTED = {
     "get_config": lambda self: {**keras.Model.get_config(self), "extra": 1},
     "count_params": lambda self: 42,
     "weights": property(lambda self: self.layers[0].weights),
@@ -340,9 +350,9 @@ ACTIONS_WITHIN = {
 }
 
 
-@pytest.mark.parametrize("name", ACTIONS_WITHIN)
-def test_what_acts_within_does_so(name):
-    model = type("Own", (Subclassed,), {name: ACTIONS_WITHIN[name]})()
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_an_accepted_override_is_called(name):
+    model = type("Own", (Subclassed,), {name: ACCEPTED[name]})()
     model(X)
     wrapped = L2AllWeights(model, 0.5)
     calls = {
@@ -369,7 +379,7 @@ def test_what_acts_within_does_so(name):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="Keras on JAX fails on the bare model")
-def test_a_metric_that_the_model_owns_is_logged_and_reset():
+def test_a_metric_created_by_the_model_is_logged_and_reset():
     @keras.saving.register_keras_serializable(__name__)
     class Seeing(keras.Model):
         def __init__(self, **kwargs):
@@ -406,7 +416,7 @@ CLASHES = {
 
 
 @pytest.mark.parametrize("kind", CLASHES)
-def test_a_metric_by_a_name_of_ours_is_refused_at_compile(kind):
+def test_a_metric_named_like_a_part_of_the_loss_is_refused_by_compile(kind):
     build, arguments = CLASHES[kind]
     wrapped = L2AllWeights(build(), 0.5)
     with pytest.raises(ValueError, match=r"'(penalty|data_loss)'"):
@@ -418,18 +428,18 @@ def test_a_metric_by_a_name_of_ours_is_refused_at_compile(kind):
     assert model.losses == []
 
 
-def test_an_output_by_a_name_of_ours_is_refused():
+def test_an_output_that_would_be_logged_as_data_loss_is_refused():
     x = keras.Input((4,))
     ends = {"data": layers.Dense(1, name="data")(x), "b": layers.Dense(1)(x)}
     wrapped = L2AllWeights(keras.Model(x, ends), 0.5)
     with pytest.raises(ValueError, match="'data_loss'"):
         wrapped.compile("sgd", "mse")
-    # One output alone is not logged by its name.
+    # A single output is not logged by its name.
     single = keras.Model(x, layers.Dense(2, name="data")(x))
     compiled(L2AllWeights(single, 0.5)).fit(X, Y, verbose=0)
 
 
-def test_an_output_that_only_the_first_call_tells_is_refused_then():
+def test_an_output_whose_name_is_known_by_the_first_call_is_refused_then():
     class Telling(keras.Model):
         def __init__(self):
             super().__init__()
@@ -447,7 +457,7 @@ def test_an_output_that_only_the_first_call_tells_is_refused_then():
 
 
 @pytest.mark.parametrize("monitor", ["val_data_loss", "val_penalty", "data_loss"])
-def test_callbacks_read_a_direction_for_the_parts_of_the_loss(monitor, tmp_path):
+def test_callbacks_know_that_lower_parts_of_the_loss_are_better(monitor, tmp_path):
     wrapped = L2AllWeights(mlp(), 0.5)
     wrapped.compile(keras.optimizers.SGD(0.01), "mse")
     stop = keras.callbacks.EarlyStopping(monitor)
@@ -472,7 +482,7 @@ def test_callbacks_read_a_direction_for_the_parts_of_the_loss(monitor, tmp_path)
 
 @keras.saving.register_keras_serializable(__name__)
 class Tempered(Subclassed):
-    """With an attribute, a property and methods of its own."""
+    """A model with an attribute, a property and a method."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -507,8 +517,8 @@ def test_public_attributes_are_read_and_set_on_the_inner_model():
             getattr(wrapped, name)
 
 
-def test_what_keras_sets_in_training_is_set_on_the_one_that_trains():
-    """Keras may come to set other attributes; then `_TRAINING_STATE` lacks them."""
+def test_training_a_wrapper_sets_no_attributes_of_the_inner_model():
+    """Fails if Keras sets other attributes one day, which `_TRAINING_STATE` lacks."""
     model = mlp()
     model.compile("sgd", "mse")
     model.fit(X, Y, verbose=0, validation_data=(X, Y))
@@ -519,11 +529,11 @@ def test_what_keras_sets_in_training_is_set_on_the_one_that_trains():
     wrapped.predict(X, verbose=0)
     public = {name for name in before if name[0] != "_"}
     changed = {name for name in public if vars(model)[name] is not before[name]}
-    assert changed <= {"train_function", "test_function"}  # compiled anew
+    assert changed <= {"train_function", "test_function"}  # compiled again
     assert wrapped.history is not model.history
 
 
-def test_layers_added_and_taken_off_through_the_wrapper_stay_in_step(tmp_path):
+def test_layers_added_and_popped_by_the_wrapper_gain_and_lose_the_penalty(tmp_path):
     wrapped = compiled(L2AllWeights(mlp(), 0.5))
     wrapped.fit(X, Y, verbose=0)
     popped = wrapped.pop()
@@ -542,7 +552,7 @@ def test_layers_added_and_taken_off_through_the_wrapper_stay_in_step(tmp_path):
     assert penalty(wrapped) == pytest.approx(18.0)
 
 
-# -------------------------------------------------------------- calls of all kinds
+# ------------------------------------------------------------- calls of all kinds
 
 
 def test_time_distributed_around_a_wrapper():
@@ -554,7 +564,7 @@ def test_time_distributed_around_a_wrapper():
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
-def test_further_arguments_of_a_call_go_through():
+def test_further_arguments_of_a_call_reach_the_inner_model():
     class Several(keras.Model):
         def __init__(self):
             super().__init__()
@@ -575,7 +585,7 @@ def test_further_arguments_of_a_call_go_through():
         wrapped(X)
 
 
-def test_masks_go_through():
+def test_masks_reach_and_leave_the_inner_model():
     def build():
         tokens = keras.Input((5,), dtype="int32")
         embedded = layers.Embedding(7, 4, mask_zero=True)(tokens)
@@ -591,7 +601,7 @@ def test_masks_go_through():
     assert not any("mask" in text for text in texts)
 
 
-def test_cloning_by_a_function_of_ones_own_says_what_to_do():
+def test_clone_model_with_a_clone_function_works_on_the_inner_model_only():
     wrapped = L2AllWeights(mlp(), 0.5)
     assert penalty(keras.models.clone_model(wrapped)) > 0
     with pytest.raises(ValueError, match="Sequential models or Functional models"):
@@ -615,7 +625,7 @@ def test_tflite_converts_the_wrapper():
 
 
 @pytest.mark.parametrize("regularizer", [L2Loss(0.5), "l1", keras.regularizers.L2(0.1)])
-def test_a_model_in_the_midst_of_training_goes_on(regularizer):
+def test_a_model_wrapped_during_its_training_keeps_its_optimizer(regularizer):
     model = mlp()
     model.compile(keras.optimizers.Adam(0.1), "mse")
     model.fit(X, Y, verbose=0)

@@ -1,4 +1,8 @@
-"""Findings: one penalty that stands in `model.losses` more than once."""
+"""Rules about one penalty that is in `model.losses` more than once.
+
+That two numbers are equal does not show that they are the same penalty. They are if
+they stay equal when the weights change, see `experiment`.
+"""
 
 import collections
 import contextlib
@@ -6,11 +10,12 @@ import math
 
 import keras
 
-from keras_l2reg._audit.experiment import moves
-from keras_l2reg._audit.subject import Finding, names_of
+from keras_l2reg._audit.experiment import Term, responds
+from keras_l2reg._audit.facts import ModelFacts, names_of
 from keras_l2reg._builtin import convert_to_builtin
+from keras_l2reg.weights import Weight
 
-_KNOWN = (
+_BUILTIN = (
     keras.regularizers.L1,
     keras.regularizers.L2,
     keras.regularizers.L1L2,
@@ -18,88 +23,77 @@ _KNOWN = (
 )
 
 
-def duplicated_regularizer(subject):
-    unknown = [w for w in subject.penalized if not _is_known(w.regularizer)]
-    if len(unknown) < 2:
-        return None
-    experiment = subject.experiment
+def regularizers_with_the_same_penalty(facts: ModelFacts) -> tuple[str, ...]:
+    """Weights whose custom regularizers ignore them, and compute the same penalty."""
+    custom = [w for w in facts.penalized if not _is_builtin(w)]
+    if len(custom) < 2:
+        return ()
+    experiment = facts.experiment
     groups = collections.defaultdict(list)
-    for weight in unknown:
+    for weight in custom:
         groups[experiment.penalties[weight.name]].append(weight)
-    weights = [
+    return names_of(
         weight
-        for term, sharers in groups.items()
-        if len(sharers) > 1
-        and moves(term)
-        # A late-bound function answers to one weight; one of two weights, such as
-        # the distance between them, to each.
-        and sum(map(experiment.answers_to_its_weight, sharers)) < 2
-        for weight in sharers
-    ]
-    return weights and Finding(
-        "duplicated",
-        "error",
-        names_of(weights),
-        "These regularizers all compute one and the same penalty, whatever weight "
-        "they are given, as lambdas do that name a loop's variable.",
-        "Use the argument that the regularizer is called with: lambda w: ... w ...",
+        for term, weights in groups.items()
+        if len(weights) > 1
+        and responds(term)
+        # A function of a loop's variable depends on one of the weights. A function of
+        # two, such as the distance between them, depends on both, and is intended.
+        and sum(map(experiment.depends_on_its_weight, weights)) < 2
+        for weight in weights
     )
 
 
-def _is_known(regularizer):
+def _is_builtin(weight: Weight) -> bool:
     with contextlib.suppress(Exception):
-        return isinstance(convert_to_builtin(regularizer), _KNOWN)
+        return isinstance(convert_to_builtin(weight.regularizer), _BUILTIN)
     return False
 
 
-def duplicated_term(subject):
-    experiment = subject.experiment
+def identical_added_losses(facts: ModelFacts) -> tuple[str, ...]:
+    """`add_loss`, if it adds the same function of the weights more than once."""
+    _, count = _most_common_added_loss(facts)
+    return ("add_loss",) if count > 1 else ()
+
+
+def count_of_identical_added_losses(facts: ModelFacts) -> dict[str, str]:
+    """The most common term and how often it occurs, for the message."""
+    term, count = _most_common_added_loss(facts)
+    return {"count": str(count), "value": f"{term[0]:.6g}"}
+
+
+def _most_common_added_loss(facts: ModelFacts) -> tuple[Term, int]:
+    experiment = facts.experiment
     if len(experiment.added) < 2:
-        return None
-    # What depends on the data is an activity's penalty, or part of the data's loss.
+        return (), 0
+    # A term that depends on the data is an activity's penalty, or a part of the
+    # data's loss.
     of_weights = [
         term
-        for term, other in zip(
+        for term, for_other_data in zip(
             experiment.added, experiment.added_for_other_data, strict=True
         )
-        if moves(term) and term[0] == other
+        if responds(term) and term[0] == for_other_data
     ]
     counted = collections.Counter(of_weights).most_common(1)
-    if not counted or counted[0][1] < 2:
-        return None
-    (value, *_), times = counted[0]
-    return Finding(
-        "duplicated",
-        "error",
-        ("add_loss",),
-        f"{times} terms that add_loss puts into model.losses are one and the same, "
-        f"{value:.6g}, and stay so when the weights are moved.",
-        "See that each term uses its own weight: a function made in a loop sees the "
-        "loop's last value; and that a shared layer adds its penalty once.",
-    )
+    return counted[0] if counted else ((), 0)
 
 
-def duplicated_by_add_loss(subject):
-    experiment = subject.experiment
+def penalties_added_again(facts: ModelFacts) -> tuple[str, ...]:
+    """Weights whose penalty `add_loss` adds to the one of their regularizer."""
+    experiment = facts.experiment
     if not experiment.added:
-        return None
-    twice = [
+        return ()
+    return tuple(
         name
         for name, term in experiment.penalties.items()
-        if moves(term) and any(_is_close(term, other) for other in experiment.added)
-    ]
-    return twice and Finding(
-        "duplicated",
-        "error",
-        tuple(twice),
-        "This penalty is in model.losses twice: by its regularizer and by add_loss.",
-        "Take out one of the two.",
+        if responds(term) and any(_is_close(term, other) for other in experiment.added)
     )
 
 
-def _is_close(term, other):
-    # Two ways to add up the same squares differ by rounding.
+def _is_close(term: Term, other: Term) -> bool:
+    # Two ways to sum the same squares differ by rounding.
     return all(
-        b is not None and math.isclose(a, b, rel_tol=1e-4)
+        a is not None and b is not None and math.isclose(a, b, rel_tol=1e-4)
         for a, b in zip(term, other, strict=True)
     )

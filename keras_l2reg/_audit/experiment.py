@@ -1,115 +1,130 @@
-"""What the terms of a model's loss become when its weights or its data are moved.
+"""How the terms of a model's loss respond when its weights or its data change.
 
-Two equal numbers are no proof that they are one and the same term: a clamp makes equal
-what is not. Terms that stay equal wherever the weights are moved are.
+Two terms with equal values need not be the same term: values below a threshold that a
+regularizer clips to, for instance, are equal. Terms that stay equal whatever values
+the weights take are the same.
 
-Nothing is assigned: other values stand in for the weights while a term is computed, so
-there is nothing to put back.
+Nothing is assigned to the model: other values stand in for the weights while a term
+is computed.
 """
 
 import contextlib
 import dataclasses
 import functools
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_l2reg import _keras
-from keras_l2reg.weights import inner_model
+from keras_l2reg.weights import Weight, inner_model
+
+if TYPE_CHECKING:
+    from keras_l2reg._audit.facts import ModelFacts
+
+Term = tuple[float | None, ...]
+Change = Sequence[tuple[Any, Any]]  # variables and other values for them
+
+_SEEDS = (1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The terms of a subject's loss, at its weights and at others.
+    """The terms of a model's loss, at its weights and at other values of them.
 
-    Each term is a tuple of numbers: at the weights as they are, and at each of the
-    `MOVES`, which move every weight in a way of its own.
+    A term is a tuple of its values: at the weights as they are, and after each of two
+    random changes of all weights. `None` stands for a value that could not be computed.
 
     Args:
-        subject: The `Subject` of the audit.
+        facts: The `ModelFacts` of the audit.
     """
 
-    subject: object
-
-    MOVES = (1, 2)
+    facts: "ModelFacts"
 
     @functools.cached_property
-    def penalties(self):
+    def penalties(self) -> dict[str, Term]:
         """The term of each penalized weight, by the weight's name."""
-        read = [_penalties(self.subject, moved) for moved in self._moved]
-        return {w.name: tuple(p[w.name] for p in read) for w in self.subject.penalized}
+        values = [_penalties(self.facts.penalized, change) for change in self._changes]
+        return {w.name: tuple(v[w.name] for v in values) for w in self.facts.penalized}
 
     @functools.cached_property
-    def added(self):
+    def added(self) -> list[Term]:
         """The terms of `add_loss` and of activity regularizers, in Keras' order."""
-        if self._inputs is None or not (now := _added(self.subject, self._inputs)):
+        if self._inputs is None or not (now := _added(self.facts.model, self._inputs)):
             return []
-        moved = [_added(self.subject, self._inputs, m) for m in self._moved[1:]]
-        # A model may add other terms each time that it is called.
-        is_steady = {len(terms) for terms in moved} == {len(now)}
-        return list(zip(now, *moved, strict=True)) if is_steady else []
+        changed = [
+            _added(self.facts.model, self._inputs, change)
+            for change in self._changes[1:]
+        ]
+        # A model may add another number of terms each time it is called.
+        is_steady = {len(terms) for terms in changed} == {len(now)}
+        return list(zip(now, *changed, strict=True)) if is_steady else []
 
     @functools.cached_property
-    def added_for_other_data(self):
-        """The numbers of `added` at the weights as they are, for quite other data."""
+    def added_for_other_data(self) -> list[float | None]:
+        """The values of `added` at the weights as they are, for other inputs."""
         others = keras.tree.map_structure(_other, self._inputs)
         with contextlib.suppress(Exception):
-            return _added(self.subject, others)
+            return _added(self.facts.model, others)
         return [None] * len(self.added)
 
-    def answers_to_its_weight(self, weight):
-        """Whether a weight's penalty changes when that weight alone is moved."""
-        moved = [(weight.variable, _moved_value(weight.variable, move=1))]
+    def depends_on_its_weight(self, weight: Weight) -> bool:
+        """Whether a weight's penalty changes when that weight alone changes."""
+        change = [(weight.variable, _changed_value(weight.variable, _SEEDS[0]))]
         now = self.penalties[weight.name][0]
-        return _penalties(self.subject, moved, [weight])[weight.name] != now
+        return _penalties([weight], change)[weight.name] != now
 
     @functools.cached_property
-    def _moved(self):
+    def _changes(self) -> list[Change]:
+        """No change, and a random one for each seed."""
         variables = [
             weight.variable
-            for weight in self.subject.weights
+            for weight in self.facts.weights
             if weight.variable is not None
             and keras.backend.is_float_dtype(weight.variable.dtype)
         ]
         return [
             [],
             *[
-                [(v, _moved_value(v, move, seed)) for seed, v in enumerate(variables)]
-                for move in self.MOVES
+                [(v, _changed_value(v, seed, i)) for i, v in enumerate(variables)]
+                for seed in _SEEDS
             ],
         ]
 
     @functools.cached_property
-    def _inputs(self):
-        """The batch's inputs, or some that the model takes, or `None`."""
-        if self.subject.batch is not None:
-            return self.subject.inputs
-        model = self.subject.model
+    def _inputs(self) -> Any:
+        """The batch's inputs, else some that the model accepts, else `None`."""
+        if self.facts.batch is not None:
+            return self.facts.inputs
+        model = self.facts.model
         if not model.built or not _keras.losses_of_calls(model):
             return None
         with contextlib.suppress(Exception):
             for example in _keras.example_inputs(inner_model(model)):
                 inputs = keras.tree.map_structure(ops.convert_to_tensor, example)
                 with contextlib.suppress(Exception):
-                    _added(self.subject, inputs)
+                    _added(model, inputs)
                     return inputs
         return None
 
 
-def number(tensor):
-    """A scalar tensor as a float, or `None` for what a traced step has left behind.
+def number(tensor: Any) -> float | None:
+    """A scalar tensor as a float, or `None` if it is symbolic.
 
     >>> number(ops.ones(())), number(keras.KerasTensor(()))
     (1.0, None)
     """
+    # A traced step may leave symbolic tensors behind, in the backend's own class.
     with contextlib.suppress(Exception):
-        return float(ops.convert_to_numpy(tensor))
+        return float(np.asarray(ops.convert_to_numpy(tensor)))
     return None
 
 
-def penalty_of(regularizer, weight):
-    """A penalty as a float, or `None` where the regularizer fails on this weight.
+def penalty_of(regularizer: Any, weight: Any) -> float | None:
+    """A penalty as a float, or `None` if the regularizer fails on this weight.
 
     >>> penalty_of(keras.regularizers.L2(0.5), ops.ones((2, 3)))
     3.0
@@ -119,36 +134,36 @@ def penalty_of(regularizer, weight):
     return None
 
 
-def moves(term):
-    """Whether a term is a number throughout, and not always the same.
+def responds(term: Term) -> bool:
+    """Whether a term is finite throughout, and differs at each change.
 
-    >>> moves((1.0, 2.0, 1.5)), moves((1.0, 1.0, 1.0)), moves((1.0, None, 2.0))
+    >>> responds((1.0, 2.0, 1.5)), responds((1.0, 1.0, 1.0)), responds((1.0, None, 2.0))
     (True, False, False)
     """
-    return None not in term and term[0] not in term[1:] and all(np.isfinite(term))
+    is_finite = all(value is not None and math.isfinite(value) for value in term)
+    return is_finite and term[0] not in term[1:]
 
 
-def _penalties(subject, moved, weights=None):
-    weights = subject.penalized if weights is None else weights
-    with keras.StatelessScope(state_mapping=moved):
+def _penalties(weights: Iterable[Weight], change: Change) -> dict[str, float | None]:
+    with keras.StatelessScope(state_mapping=change):
         return {w.name: penalty_of(w.regularizer, w.variable) for w in weights}
 
 
-def _added(subject, inputs, moved=()):
-    _, terms = _keras.added_losses_at(subject.model, inputs, moved)
+def _added(model: keras.Model, inputs: Any, change: Change = ()) -> list[float | None]:
+    _, terms = _keras.added_losses_at(model, inputs, change)
     return [number(term) for term in terms]
 
 
-def _moved_value(variable, move, seed=0):
-    """Another value for a variable, unlike that of any other variable or move."""
-    random = np.random.default_rng((move, seed))
-    value = ops.convert_to_numpy(ops.cast(variable, "float32"))
-    # Small, and away from 0 even where the weight is.
+def _changed_value(variable: Any, seed: int, index: int = 0) -> Any:
+    """A random value near a variable's, another for each seed and index."""
+    random = np.random.default_rng((seed, index))
+    value = np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")))
+    # Small, but not 0 even if the weight is.
     size = 0.1 * (np.sqrt(np.mean(np.square(value))) or 1.0)
     factor, shift = random.uniform(0.5, 1.5, (2, *value.shape))
     return ops.cast(value * factor + size * shift, variable.dtype)
 
 
-def _other(tensor):
+def _other(tensor: Any) -> Any:
     is_zero = not np.any(ops.convert_to_numpy(tensor))
     return ops.ones_like(tensor) if is_zero else ops.zeros_like(tensor)

@@ -1,17 +1,25 @@
-"""Whether a normalization takes the scale of a layer's kernel out again.
+"""The rule about kernels whose scale a normalization cancels.
 
-With `f(a * w) = f(w)` for every `a > 0`, the penalty on `w` can't limit `f`; it sets
-the effective step size instead.
+If `f(a * w) = f(w)` for every `a > 0`, a penalty on `w` does not limit `f`; it sets
+the effective learning rate instead.
 
-Reference: van Laarhoven, [L2 Regularization versus Batch and Weight Normalization](
-https://arxiv.org/abs/1706.05350), 2017.
+References:
+    van Laarhoven, [L2 Regularization versus Batch and Weight Normalization](
+    https://arxiv.org/abs/1706.05350), 2017.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
+from keras_l2reg import _keras
+from keras_l2reg._audit.facts import ModelFacts, l2_of, names_of
+from keras_l2reg._roles import KERNEL_ROLES
+
 layers = keras.layers
 
-# Their output is linear in each kernel, but for bias and activation.
+# Their output is linear in each kernel, apart from bias and activation.
 _LINEAR = (
     layers.Dense,
     layers.EinsumDense,
@@ -26,7 +34,7 @@ _LINEAR = (
     layers.SeparableConv1D,
     layers.SeparableConv2D,
 )
-# They hand a factor on, `g(a * x) = a * g(x)`, but not every shift.
+# They pass on a factor, `g(a * x) = a * g(x)`, but not every shift.
 _PASS = (
     layers.AveragePooling1D,
     layers.AveragePooling2D,
@@ -57,13 +65,24 @@ _PER_SAMPLE_NORM = (
 )
 
 
-def is_normalized(layer, consumers):
-    """Whether `layer`'s output goes nowhere but, linearly, into normalizations.
+def scale_invariant(facts: ModelFacts) -> tuple[str, ...]:
+    """Kernels with an L2 penalty whose output is only used normalized."""
+    consumers = _keras.consumers(facts.model)
+    return names_of(
+        w
+        for w in facts.penalized
+        if w.role in KERNEL_ROLES
+        and l2_of(w.regularizer)
+        # A weight of the model itself belongs to no layer of the graph.
+        and w.layers
+        and _is_normalized(w.layers[-1], consumers)
+    )
 
-    Args:
-        layer: A Keras layer.
-        consumers: What reads each layer's output, from `_keras.consumers`.
-    """
+
+def _is_normalized(
+    layer: layers.Layer, consumers: Mapping[int, list[keras.Operation | None]]
+) -> bool:
+    """Whether `layer`'s output reaches nothing but, linearly, normalizations."""
     if (
         not isinstance(layer, _LINEAR)
         or not _is_linear(getattr(layer, "activation", None))
@@ -72,24 +91,35 @@ def is_normalized(layer, consumers):
     ):
         return False
     has_bias = getattr(layer, "bias", None) is not None
-    return _all_normalize(layer, consumers, layer if has_bias else None)
+    return _all_paths_normalize(layer, consumers, layer if has_bias else None)
 
 
-def _is_linear(activation):
+def _is_linear(activation: object) -> bool:
     return activation in (None, keras.activations.linear)
 
 
-def _all_normalize(layer, consumers, biased):
-    """`biased` is the layer whose bias is in the signal, or `None`."""
-    # No recursion: a chain of layers may be longer than Python's stack. A shared
-    # layer may even lead back to itself; what counts is where its output gets out.
-    seen, todo = {id(layer)}, [layer]
+def _all_paths_normalize(
+    layer: layers.Layer,
+    consumers: Mapping[int, list[keras.Operation | None]],
+    biased: layers.Layer | None,
+) -> bool:
+    """Whether every path from `layer` meets a normalization that cancels the scale.
+
+    Args:
+        layer: The layer whose kernel is scaled.
+        consumers: The operations that read each layer's output, by the layer's id.
+        biased: The layer whose bias is part of the signal, or `None`.
+    """
+    # Not recursive, as a chain of layers may exceed Python's stack. A shared layer
+    # may lead back to itself, so each is visited once.
+    seen: set[int] = {id(layer)}
+    todo: list[keras.Operation | None] = [layer]
     while todo:
         following = consumers.get(id(todo.pop()), [])
         for operation in following:
-            if _takes_scale_out(operation, biased):
+            if _cancels_scale(operation, biased):
                 continue
-            if not _hands_on(operation, biased):
+            if not _passes_on_scale(operation, biased):
                 return False
             if id(operation) not in seen:
                 seen.add(id(operation))
@@ -99,18 +129,20 @@ def _all_normalize(layer, consumers, biased):
     return True
 
 
-def _takes_scale_out(operation, biased):
+def _cancels_scale(
+    operation: keras.Operation | None, biased: layers.Layer | None
+) -> bool:
     if isinstance(operation, layers.BatchNormalization):
-        # A frozen one divides by its moving statistics, which know no new scale.
+        # A frozen one divides by its moving statistics, which do not scale along.
         return operation.trainable and (
             biased is None or _subtracts_bias(operation, biased)
         )
-    # These take the mean over channels, so that a bias, which does not grow with
-    # the kernel, is not subtracted.
+    # These subtract the mean over channels, which leaves a bias in the signal; and a
+    # bias does not scale along with the kernel.
     return isinstance(operation, _PER_SAMPLE_NORM) and biased is None
 
 
-def _subtracts_bias(norm, layer):
+def _subtracts_bias(norm: Any, layer: layers.Layer) -> bool:
     """Whether the norm's statistics are those of each of the layer's channels."""
     if isinstance(layer, layers.EinsumDense):
         return False
@@ -119,10 +151,13 @@ def _subtracts_bias(norm, layer):
     return norm.axis % rank == (1 if is_first else rank - 1)
 
 
-def _hands_on(operation, biased):
+def _passes_on_scale(
+    operation: keras.Operation | None, biased: layers.Layer | None
+) -> bool:
     if isinstance(operation, layers.Activation):
         return _is_linear(operation.activation)
-    # These move or zero some of the biases, which the mean then no longer equals.
+    # These move some of the biases, or set some to 0, so that the mean does not
+    # equal the bias any more.
     return isinstance(operation, layers.Identity) or (
         biased is None and isinstance(operation, _PASS)
     )

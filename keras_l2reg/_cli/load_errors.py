@@ -1,7 +1,7 @@
-"""What Keras means when it can't restore a model: the reason, without the configs.
+"""The reason why Keras could not load a model, extracted from its error message.
 
-Keras puts the reason last, behind the config of each object around the one that it
-could not restore, and names the outermost class first.
+Keras names the outermost object first. The reason comes last, after the configs of all
+objects that contain the one that could not be restored.
 
 >>> text = "<class 'Sequential'> could not be deserialized. config={...}. "
 >>> text += "Exception encountered: Could not locate class 'Mine'. Full object "
@@ -14,10 +14,11 @@ import re
 _CONFIG = "Full object config: "
 
 
-def reason_of(error):
-    """The last reason in an error of Keras' deserialization, in one line.
+def reason_of(error: BaseException) -> str:
+    """The innermost reason in one of Keras' load errors; the text of any other error.
 
-    The whole text of any other error.
+    >>> reason_of(ValueError("Expected a file."))
+    'Expected a file.'
     """
     text = str(error) or type(error).__name__
     if "Exception encountered: " not in text and _CONFIG not in text:
@@ -26,7 +27,7 @@ def reason_of(error):
     return " ".join(reason.split())
 
 
-def module_of(error):
+def module_of(error: BaseException) -> str | None:
     """The module of the class or function that Keras could not locate, or `None`.
 
     >>> module_of(TypeError("... Full object config: {'module': 'my_layers'}"))
@@ -34,5 +35,6 @@ def module_of(error):
     """
     config = str(error).rpartition("Exception encountered: ")[2].partition(_CONFIG)[2]
     module = re.search(r"'module': '([\w.]+)'", config)
-    known = module and module[1] not in ("builtins", "__main__")
-    return module[1] if known else None
+    if module is None or module[1] in ("builtins", "__main__"):
+        return None
+    return module[1]

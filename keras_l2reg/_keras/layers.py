@@ -1,40 +1,42 @@
-"""What Keras does not say in public of a model's layers and its graph."""
+"""A model's layers and its graph, as far as public Keras does not tell."""
 
 import collections
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras.src.backend.common.global_state import get_global_attribute
 
 
-def sublayers(layer):
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers directly inside `layer`, each once, in Keras' order."""
-    return layer._flatten_layers(include_self=False, recursive=False)
+    return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def all_layers(model):
+def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
     """`model` and every layer within it, at any depth, each once."""
-    return model._flatten_layers()
+    return list(model._flatten_layers())
 
 
-def is_built_throughout(model):
+def is_built_throughout(model: keras.Model) -> bool:
     """Whether every layer of `model` has made its variables."""
     return all(layer.built for layer in all_layers(model))
 
 
-def own_variables(layer):
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The variables that `layer` itself made as trainable, frozen or not."""
     return layer._trainable_variables
 
 
-def own_metrics(layer):
+def own_metrics(layer: keras.layers.Layer) -> list[keras.metrics.Metric]:
     """The metrics that `layer` itself made, without those of its layers."""
     return list(layer._metrics)
 
 
-def take_signature(layer, model):
-    """Let `layer`, whose `call` takes anything, be called as `model` is."""
+def copy_signature(model: keras.Model, layer: keras.layers.Layer) -> None:
+    """Let `layer`, whose `call` takes any arguments, be called as `model` is."""
     names = (
         "_call_signature",
         "call_signature_parameters",
@@ -51,20 +53,20 @@ def take_signature(layer, model):
     object.__setattr__(layer, "_build_shapes_dict", shapes)
 
 
-def outermost_layer():
-    """Within a call of a layer: the model (or layer) that the user called, or `None`.
+def outermost_layer() -> keras.layers.Layer | None:
+    """Within a call of a layer: the model (or layer) that the user called.
 
-    Keras on JAX also runs `call` alone; then there is none to be told of.
+    `None` where it is not known: Keras on JAX also runs `call` by itself.
     """
-    context = get_global_attribute("current_call_ctx")
+    context: Any = get_global_attribute("current_call_ctx")
     return None if context is None else context.entry_layer
 
 
-def consumers(model):
+def consumers(model: keras.Model) -> dict[int, list[keras.Operation | None]]:
     """What reads each layer's output: `{id(layer): [operation, ...]}`.
 
-    `None` stands for an output of a model. Known for Functional and Sequential
-    models, `model` itself or within it; other layers are not in the dict.
+    `None` stands for an output of a model. Covers the layers of Functional and
+    Sequential models, `model` itself or within it; others are not in the dict.
     """
     found = collections.defaultdict(list)
     for layer in all_layers(model):
@@ -80,10 +82,10 @@ def consumers(model):
     return dict(found)
 
 
-def example_inputs(model):
+def example_inputs(model: keras.Model) -> list:
     """Nests of arrays that a built model may take as inputs, the likeliest first.
 
-    What Keras knows of them is the shape, and for a graph of layers the type.
+    Keras knows their shapes, and for a graph of layers their dtypes.
     """
     graph = getattr(model, "_functional", None) or model
     if hasattr(graph, "_nodes_by_depth"):
@@ -99,8 +101,8 @@ def example_inputs(model):
     ]
 
 
-def _example(shape, dtype):
-    shape = [2 if size is None else size for size in shape]
+def _example(shape: Sequence[int | None], dtype: str) -> np.ndarray:
+    shape = tuple(2 if size is None else size for size in shape)
     if not keras.backend.is_float_dtype(dtype):
         return np.zeros(shape, keras.backend.standardize_dtype(dtype))
     return np.random.default_rng(0).uniform(size=shape).astype("float32")

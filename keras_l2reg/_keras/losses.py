@@ -1,24 +1,35 @@
 """The terms of a model's loss, apart from each other."""
 
 import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
+import numpy as np
 
 from keras_l2reg._keras.backends import backend
 from keras_l2reg._keras.layers import all_layers
 
 
-def losses_of_calls(model):
+def penalized_variables(model: keras.Model) -> list[keras.Variable]:
+    """The trainable variables with a regularizer: each has a term in `model.losses`."""
+    return [v for v in model.trainable_weights if v.regularizer is not None]
+
+
+def _without_penalties(losses: list, model: keras.Model) -> list:
+    """What is left of all of the model's losses, where Keras puts penalties last."""
+    return losses[: len(losses) - len(penalized_variables(model))]
+
+
+def losses_of_calls(model: keras.Model) -> list:
     """What the last call added to `model.losses`: all but the weights' penalties."""
-    given = model._losses_override
-    if given:
-        # By the JAX trainer, with the weights' penalties last.
-        penalized = sum(v.regularizer is not None for v in model.trainable_weights)
-        return given[: len(given) - penalized]
+    # By the JAX trainer.
+    if given := model._losses_override:
+        return _without_penalties(given, model)
     return [loss for layer in all_layers(model) for loss in layer._get_own_losses()]
 
 
-def adds_losses(model):
+def adds_losses(model: keras.Model) -> bool:
     """Whether a call puts terms into `model.losses`, as far as can be told."""
     return bool(losses_of_calls(model)) or any(
         getattr(layer, "activity_regularizer", None) is not None
@@ -27,7 +38,7 @@ def adds_losses(model):
 
 
 @contextlib.contextmanager
-def losses_kept(model):
+def losses_kept(model: keras.Model) -> Iterator[None]:
     """Within, the model may be called; after, `add_loss` terms are as before."""
     before = [
         (layer, layer._losses[:], set(layer._loss_ids)) for layer in all_layers(model)
@@ -41,10 +52,12 @@ def losses_kept(model):
             layer._loss_ids.update(ids)
 
 
-def added_losses_at(model, x, moved=()):
+def added_losses_at(
+    model: keras.Model, x, moved: Iterable[tuple[keras.Variable, Any]] = ()
+) -> tuple[Any, list]:
     """Outputs and `add_loss` terms of a call with other values for some variables.
 
-    Nothing is assigned: the values stand in for the variables during the call.
+    Nothing is assigned: the values are used in place of the variables' own.
 
     Args:
         model: A built `keras.Model`.
@@ -55,18 +68,18 @@ def added_losses_at(model, x, moved=()):
         The outputs, and a list of scalar tensors: the terms of activity regularizers
         and of `add_loss`, without the penalties of weights.
     """
-    moved = {id(variable): value for variable, value in moved}
+    values_moved = {id(variable): value for variable, value in moved}
     values = [
-        [moved.get(id(v), v.value) for v in variables]
+        [values_moved.get(id(v), v.value) for v in variables]
         for variables in (model.trainable_variables, model.non_trainable_variables)
     ]
     with losses_kept(model):
-        outputs, _, losses = model.stateless_call(*values, x, return_losses=True)
-    penalized = sum(v.regularizer is not None for v in model.trainable_weights)
-    return outputs, losses[: len(losses) - penalized]
+        called: Any = model.stateless_call(*values, x, return_losses=True)
+    outputs, _, losses = called
+    return outputs, _without_penalties(losses, model)
 
 
-def fresh_data_loss(model):
+def fresh_data_loss(model: keras.Model) -> Callable:
     """The compiled loss as a function of `y, y_pred`, apart from the model's own."""
     ours = model._compile_loss
     return type(ours)(
@@ -74,7 +87,7 @@ def fresh_data_loss(model):
     )
 
 
-def loss_gradients(model, x, y, sample_weight=None):
+def loss_gradients(model: keras.Model, x, y, sample_weight=None) -> list[np.ndarray]:
     """The gradient of the model's whole loss, one array per trainable variable.
 
     At the present weights, in inference mode, without the compiled step's trace.
@@ -85,4 +98,4 @@ def loss_gradients(model, x, y, sample_weight=None):
         return model.compute_loss(x, y, y_pred, sample_weight, training=False)
 
     gradients = backend.gradients(loss, model.trainable_variables)
-    return [keras.ops.convert_to_numpy(gradient) for gradient in gradients]
+    return [np.asarray(keras.ops.convert_to_numpy(g)) for g in gradients]

@@ -1,35 +1,43 @@
 """Which optimizer updates a variable, and whether it decays it."""
 
 import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+import keras
 
 
-def optimizer_for(model, variable):
+def optimizer_for(
+    model: keras.Model, variable: keras.Variable
+) -> keras.optimizers.Optimizer | None:
     """The optimizer that really updates `variable`, or `None` if there is none."""
-    optimizer = getattr(model, "optimizer", None)
-    # Loss scaling stands around a `MultiOptimizer`, never within.
+    optimizer: Any = getattr(model, "optimizer", None)
+    # Loss scaling wraps a `MultiOptimizer`, never the other way round.
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if hasattr(optimizer, "_optimizer_map"):
         optimizer = optimizer._optimizer_map(variable)
     return optimizer
 
 
-def decays(optimizer, variable):
+def decays(optimizer: Any, variable: keras.Variable) -> bool:
     """Whether the optimizer's own weight decay reaches `variable`."""
     rate = getattr(optimizer, "weight_decay", None)
     if hasattr(optimizer, "adam_weight_decay") and optimizer._should_use_adamw(
         variable
     ):
-        # Muon hands the weights that are no matrices to an Adam of its own.
+        # Muon updates weights that are not matrices as Adam does, with another rate.
         rate = optimizer.adam_weight_decay
     return bool(rate and optimizer._use_weight_decay(variable))
 
 
-def decays_in(model, variable):
+def decays_in(model: keras.Model, variable: keras.Variable) -> bool:
     """Whether the optimizer that `model` was compiled with decays `variable`."""
     return decays(optimizer_for(model, variable), variable)
 
 
-def decay_comes_back_on_load(model, variables):
+def decay_comes_back_on_load(
+    model: keras.Model, variables: Iterable[keras.Variable]
+) -> list[keras.Variable]:
     """Those of `variables` that decay again once the model was saved and loaded.
 
     Found by trying: Keras' optimizers leave their exclusions out of their configs.
@@ -41,7 +49,7 @@ def decay_comes_back_on_load(model, variables):
             continue
         if id(optimizer) not in loaded:
             loaded[id(optimizer)] = None
-            # One of the user's own need not be saved at all.
+            # A custom optimizer may have no config.
             with contextlib.suppress(Exception):
                 config = optimizer.get_config()
                 loaded[id(optimizer)] = type(optimizer).from_config(config)
@@ -50,9 +58,9 @@ def decay_comes_back_on_load(model, variables):
     return found
 
 
-def set_decay_rate(optimizer, rate):
+def set_decay_rate(optimizer: Any, rate: float) -> None:
     """Give an optimizer one decay rate for all the weights that it decays."""
     optimizer.weight_decay = rate
     if hasattr(optimizer, "adam_weight_decay"):
-        # Muon hands the weights that are no matrices to an Adam of its own.
+        # Muon updates weights that are not matrices as Adam does, with another rate.
         optimizer.adam_weight_decay = rate

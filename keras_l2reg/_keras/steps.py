@@ -1,16 +1,20 @@
 """The compiled steps of `fit` and `evaluate`."""
 
+from collections.abc import Callable
+from typing import Any, Literal
 
-def traced_functions(model):
+import keras
+
+Step = Literal["train", "test"]
+_STEPS: tuple[Step, ...] = ("train", "test")
+
+
+def traced_functions(model: keras.layers.Layer) -> list[Step]:
     """Names of the step functions that `model` holds: "train", "test" or both."""
-    return [
-        step
-        for step in ("train", "test")
-        if getattr(model, f"{step}_function", None) is not None
-    ]
+    return [s for s in _STEPS if getattr(model, f"{s}_function", None) is not None]
 
 
-def reset_compiled_steps(model):
+def reset_compiled_steps(model: keras.layers.Layer) -> None:
     """Make the next step of `fit` and `evaluate` see the model as it is now.
 
     A model that was not compiled or not run is left alone.
@@ -19,7 +23,7 @@ def reset_compiled_steps(model):
         getattr(model, f"make_{step}_function")(force=True)
 
 
-def function_within(function, wanted):
+def function_within(function: Callable, wanted: Callable[[Any], bool]) -> Any:
     """The first of the callables that `function` closes over that is `wanted`."""
     seen, todo = set(), [function]
     while todo:
@@ -35,8 +39,12 @@ def function_within(function, wanted):
     return None
 
 
-def fresh_step(model, step, wrap=lambda function: function):
+def fresh_step(
+    model: keras.Model,
+    step: Step,
+    wrap: Callable[[Callable], Callable] = lambda function: function,
+) -> Callable:
     """The step as Keras would compile it now, not yet traced."""
     function = getattr(model, f"{step}_step")
-    # A new function: caches must not take it for the one they know.
+    # A new function, or caches would take it for the one that they know.
     return model._make_function(wrap(lambda *args: function(*args)))

@@ -1,19 +1,20 @@
 """Keras' trainer: what it defines, what it was given, and who runs it."""
 
 import sys
+from typing import Any
 
 import keras
 
 
-def trainer_members():
+def trainer_members() -> set[str]:
     """Names of all that Keras' trainers define: the steps, `fit`, `metrics`, ..."""
     classes = keras.Model.__mro__
     trainers = classes[1 : classes.index(keras.layers.Layer)]
     return {name for kind in trainers for name in vars(kind) if name[:2] != "__"}
 
 
-def overridden(model):
-    """Names of Keras' members that a user's class, or the model itself, redefines."""
+def overridden(model: keras.Model) -> set[str]:
+    """Names of Keras' members that the model, or a class of it, redefines."""
     members = {name for name in dir(keras.Model) if name[0] != "_"}
     found = set()
     for name in members | trainer_members():
@@ -27,9 +28,9 @@ def overridden(model):
     return found
 
 
-def compile_arguments(model):
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
     """The live arguments (not their configs) that `model` was compiled with."""
-    # `compile` stores the optimizer before mixed precision may wrap it, or not.
+    # `compile` stores the optimizer without the loss scaling of mixed precision.
     return {
         **model._compile_config.config,
         "optimizer": model.optimizer,
@@ -37,38 +38,42 @@ def compile_arguments(model):
     }
 
 
-_RUNS = (
+_RUNNING_METHODS = (
     *("fit", "evaluate", "predict"),
     *("train_on_batch", "test_on_batch", "predict_on_batch"),
 )
 
 
-def runs_with(model):
-    """The calls of `fit` and its kin, in any thread, that use some of these weights.
+def runs_with(model: keras.Model) -> list[tuple[str, keras.Model, int]]:
+    """The running calls of `fit`, `evaluate` etc. that use some of the model's weights.
+
+    In any thread.
 
     Returns:
         A list of `(method name, the model that runs, thread identifier)`.
     """
-    mine = {id(v) for v in model.variables}
+    variables = {id(v) for v in model.variables}
     found = []
     for thread, frame in sys._current_frames().items():
         while frame is not None:
-            if frame.f_code.co_name in _RUNS:
+            if frame.f_code.co_name in _RUNNING_METHODS:
                 runner = frame.f_locals.get("self")
                 if isinstance(runner, keras.Model) and (
-                    runner is model or any(id(v) in mine for v in runner.variables)
+                    runner is model or any(id(v) in variables for v in runner.variables)
                 ):
                     found.append((frame.f_code.co_name, runner, thread))
             frame = frame.f_back
     return found
 
 
-def callbacks_before(callback):
+def callbacks_before(
+    callback: keras.callbacks.Callback,
+) -> list[keras.callbacks.Callback]:
     """The callbacks that come before `callback` in the list that calls it now.
 
-    Known within a method that Keras calls; else, the list is empty.
+    Known within a method that Keras calls; otherwise, the list is empty.
     """
-    frame = sys._getframe(1)
+    frame: Any = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):

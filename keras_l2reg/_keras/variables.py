@@ -1,16 +1,25 @@
-"""Variables: what they take, and what Keras makes them for."""
+"""Variables: which regularizers they accept, and which one is a seed."""
 
-import types
+from collections.abc import Callable
 
 import keras
 
 
-def check_variables_take(regularizer):
-    """Raise a ValueError if Keras refuses it: before 3.15, a plain function."""
-    # The setter alone, on no variable: a step that is traced may not make one.
-    keras.Variable.regularizer.fset(types.SimpleNamespace(), regularizer)
+def check_variables_accept(regularizer: Callable) -> None:
+    """Raise a ValueError if variables of this Keras version refuse a regularizer.
+
+    Before Keras 3.15 they accept no plain functions.
+    """
+    version = tuple(int(part) for part in keras.__version__.split(".")[:2])
+    if version < (3, 15) and not isinstance(regularizer, keras.Regularizer):
+        raise ValueError(
+            "Expected a `keras.Regularizer` instance: Keras accepts plain functions as "
+            f"of version 3.15, and this is {keras.__version__}. "
+            f"Received: regularizer={regularizer!r}; put it into the `__call__` of a "
+            "subclass of `keras.Regularizer`, or update Keras"
+        )
 
 
-def is_seed(variable):
+def is_seed(variable: keras.Variable) -> bool:
     """Whether a variable is the state of a `keras.random.SeedGenerator`."""
     return variable.name == "seed_generator_state"

@@ -172,6 +172,7 @@ def test_tensorboard_shows_histograms_of_the_inner_weights(read_events, tmp_path
 # --- MLflow ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # MLflow and what it stands on warn a lot
 def test_mlflow_stores_every_epoch(monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -16,6 +16,7 @@ SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "distributed.py"
 WAYS = runpy.run_path(str(SCRIPT))["WAYS"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way", [way for way, (b, _) in WAYS.items() if b == keras.backend.backend()]
 )

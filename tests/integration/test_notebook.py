@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# A kernel takes its time to start.
+pytestmark = pytest.mark.slow
+
 CELLS = {
     "start": """
 import keras

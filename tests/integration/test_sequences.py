@@ -1,6 +1,6 @@
-"""Random sequences over models that share layers, against a plain Python model.
+"""Random sequences of calls on models that share layers, against a plain reference.
 
-The reference knows nothing of Keras: a stack of numbers for each weight, and who put
+The reference is independent of Keras: a stack of numbers for each weight, and who put
 them there. Ten sequences in a plain run, 500 with `pytest -m slow`.
 """
 
@@ -39,7 +39,7 @@ class Entry:
 
 
 class Reference:
-    """What is on each weight, by numbers alone."""
+    """The strengths on each weight, as numbers."""
 
     def __init__(self, originals):
         self.base = dict.fromkeys(SQUARES) | originals
@@ -62,7 +62,7 @@ class Reference:
         )
 
     def put(self, owner, model, strength, existing):
-        """Whether it is accepted."""
+        """Add an entry to each chosen weight; returns whether the call is accepted."""
         chosen = [
             w
             for w in WEIGHTS[model]
@@ -114,11 +114,11 @@ class Reference:
                 self.base[weight] = entry.strength + below
 
 
-# ------------------------------------------------------------------------ the world
+# ------------------------------------------------------------------------- in Keras
 
 
-class World:
-    """The same in Keras, held against the reference after each action."""
+class InKeras:
+    """The same in Keras, compared with the reference after each action."""
 
     def __init__(self, originals):
         self.reference = Reference(originals)
@@ -139,8 +139,8 @@ class World:
         outer = keras.Sequential([keras.Input((4,)), a])
         self.models = {"a": a, "b": b, "outer": outer}
         for model in self.models.values():
-            # So that the package knows of it. The compiled step of a model that it has
-            # never seen stays as it was; `audit` finds that, and has tests of its own.
+            # So that the package knows it: it does not reset the compiled steps of
+            # models that it does not know, which `audit` finds (see its tests).
             detach(attach(model, 0.1, existing="add"))
         self.layers = {
             "shared": a.get_layer("shared"),
@@ -152,7 +152,7 @@ class World:
     def act(self, action, *arguments):
         getattr(self, action)(*arguments)
         for name, model in self.models.items():
-            expect(penalty(model), self.reference.penalty(name))
+            assert_close(penalty(model), self.reference.penalty(name))
 
     def attach(self, name, strength, existing):
         with outcome(self.reference.put(name, name, strength, existing)):
@@ -191,7 +191,7 @@ class World:
             model.compile(still(), "mse")
         y = model.predict(X, verbose=0)
         loss = model.fit(X, y, verbose=0).history["loss"][0]
-        expect(loss, self.reference.penalty(name))
+        assert_close(loss, self.reference.penalty(name))
 
     def save(self, number):
         trainable = [(model, name) for name, model in self.models.items()]
@@ -200,7 +200,7 @@ class World:
             path = pathlib.Path(folder) / "model.keras"
             model.save(path)
             loaded = keras.saving.load_model(path)
-        expect(penalty(loaded), self.reference.penalty(name))
+        assert_close(penalty(loaded), self.reference.penalty(name))
 
     def flip(self, layer):
         self.layers[layer].trainable ^= True
@@ -215,12 +215,12 @@ def penalty(model):
     return sum(float(keras.ops.convert_to_numpy(term)) for term in model.losses)
 
 
-def expect(received, expected):
+def assert_close(received, expected):
     np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-6)
 
 
 def outcome(is_accepted):
-    """The context for a call that is to be accepted, or refused."""
+    """The context for a call that should be accepted, or refused."""
     if is_accepted:
         return warnings.catch_warnings()
     return pytest.raises(ValueError)
@@ -246,11 +246,11 @@ ORIGINALS = st.dictionaries(st.sampled_from(sorted(SQUARES)), STRENGTHS, max_siz
 
 def run(originals, actions):
     keras.utils.clear_session(free_memory=False)
-    world = World(originals)
+    in_keras = InKeras(originals)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for action in actions:
-            world.act(*action)
+            in_keras.act(*action)
 
 
 QUIET = {
@@ -262,12 +262,14 @@ QUIET = {
 
 @settings(max_examples=10, **QUIET)
 @given(ORIGINALS, SEQUENCES)
-def test_what_is_in_effect_is_what_a_plain_model_says(originals, actions):
+def test_penalties_agree_with_the_reference_after_each_call(originals, actions):
     run(originals, actions)
 
 
 @pytest.mark.slow
 @settings(max_examples=500, **QUIET)
 @given(ORIGINALS, SEQUENCES)
-def test_what_is_in_effect_is_what_a_plain_model_says_500_times(originals, actions):
+def test_penalties_agree_with_the_reference_after_each_call_500_times(
+    originals, actions
+):
     run(originals, actions)

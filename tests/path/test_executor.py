@@ -64,7 +64,7 @@ def dask():
     ("kind", "warm"),
     [
         ("threads", True),
-        ("processes", False),
+        pytest.param("processes", False, marks=pytest.mark.slow),
         pytest.param("dask", False, marks=pytest.mark.slow),
         pytest.param("processes", True, marks=pytest.mark.slow),
         pytest.param("dask", True, marks=pytest.mark.slow),

@@ -70,7 +70,9 @@ def test_a_path_hands_its_weights_to_the_grid():
     assert path.records[0]["l2"] == pytest.approx(expected, rel=6e-3)
 
 
-@pytest.mark.parametrize("kind", ["column", "one_hot"])
+@pytest.mark.parametrize(
+    "kind", ["column", pytest.param("one_hot", marks=pytest.mark.slow)]
+)
 def test_class_weights_move_the_grid(kind):
     y = CLASSES[:, None] if kind == "column" else np.eye(3)[CLASSES]
     # A class that is not named weighs 1.
@@ -145,7 +147,7 @@ def test_the_table_says_whether_a_penalty_helps():
     model = keras.Sequential([keras.Input((5,)), layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.3), "mse")
     exact = X, X[:, :1]
-    path = l2_path(model, *exact, None, exact, epochs=40, count=3, verbose=0)
+    path = l2_path(model, *exact, None, exact, epochs=40, count=1, verbose=0)
     assert path.best["l2"] == 0
     assert path.best["val_data_loss"] == pytest.approx(0, abs=1e-4)
     assert "the best is no penalty at all" in str(path)

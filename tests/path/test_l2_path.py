@@ -29,7 +29,10 @@ from keras_l2reg._path.grid import grid_from_data
 # ----------------------------------------------------------- against the outside
 
 
-@pytest.mark.parametrize(("warm", "bare"), [(False, True), (True, False)])
+@pytest.mark.parametrize(
+    ("warm", "bare"),
+    [(False, True), pytest.param(True, False, marks=pytest.mark.slow)],
+)
 def test_each_run_is_that_of_a_model_built_anew_with_keras_l2(warm, bare):
     model = network(norm=True)
     start = model.get_weights()
@@ -175,6 +178,7 @@ def test_a_path_can_be_repeated():
     assert path_of(model, [0.03], seed=5, **arguments).runs != both[2:]
 
 
+@pytest.mark.slow
 def test_repeats_differ_by_shuffling_by_dropout_and_by_new_starts():
     def losses(dropout=0.0, **arguments):
         model = compiled(network(dropout=dropout))

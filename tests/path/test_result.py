@@ -191,7 +191,9 @@ class DivergesOnce(keras.callbacks.Callback):
             self.model.set_weights([np.full_like(w, np.inf) for w in weights])
 
 
-@pytest.mark.parametrize("run", [1, 2, 3])
+@pytest.mark.parametrize(
+    "run", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))]
+)
 def test_added_keys_and_one_run_that_diverges(run):
     path = path_of(
         compiled(L2AllWeights(network())),

@@ -1,67 +1,81 @@
-"""The interface of a backend; what it does here suits one that runs steps eagerly."""
+"""The interface of a backend, with defaults for one that runs steps eagerly."""
 
 import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import keras
 from keras import ops
+
+from keras_l2reg._keras.steps import Step
+
+# As the backend has them: `tf.Tensor`, `jax.Array`, `torch.Tensor`.
+Tensor = Any
 
 
 class Backend:
-    """What the package needs to know of a backend, and to have done by it.
+    """What the package needs to know about a backend, and what it asks it to do.
 
     Args:
         name: String, as Keras names the backend.
     """
 
-    # Whether variables that the model in training does not track become constants of
-    # its compiled step.
-    traces_constants = False
+    # Whether variables that the trained model does not track become constants of its
+    # compiled step.
+    traces_constants: bool = False
 
-    def __init__(self, name):
+    def __init__(self, name: str):
         self.name = name
 
-    def compiles_steps(self, model):
+    def compiles_steps(self, model: keras.Model) -> bool:
         """Whether the steps of `fit` run as they were traced, not as Python."""
         return False
 
-    def sync_state(self, model):
-        """Bring the variables of a model up to date in the midst of an epoch."""
+    def sync_state(self, model: keras.layers.Layer) -> None:
+        """Update the variables of a model during an epoch of `fit`."""
 
-    def compiled_in_fit(self, model, function):
-        """`function()` of the model's variables as they are between steps of `fit`.
+    def compiled_in_fit(
+        self, model: keras.Model, function: Callable[[], Tensor]
+    ) -> Callable[[], Tensor]:
+        """`function`, reading the model's variables as they are between steps of `fit`.
 
         Compiled if the steps are.
         """
         return function
 
-    def is_baked_in(self, variable, tensor):
-        """Whether the step that is traced with `tensor` makes `variable` a constant."""
+    def is_baked_in(self, variable: keras.Variable, tensor: Tensor) -> bool:
+        """Whether the step being traced with `tensor` makes `variable` a constant."""
         return False
 
-    def in_transform(self):
-        """Whether functions are transformed now in ways that our kernels can't take."""
+    def in_transform(self) -> bool:
+        """Whether a function transform is active that custom kernels don't support."""
         return False
 
-    def replicas(self):
+    def replicas(self) -> int:
         """How many replicas share the current step."""
         return 1
 
-    def sum_of_squares(self, weights):
+    def sum_of_squares(self, weights: Sequence[Tensor]) -> Tensor:
         """`sum_k sum(w_k**2)` of tensors of one float dtype of 32 bits or more.
 
-        A float32 sum that is added up term by term loses its third digit at 1e8
-        terms, so every backend adds in blocks, by its fastest means.
+        In float32, 1e8 terms added one by one give a sum that is off in its third
+        digit, so every backend adds in blocks, by its fastest means.
         """
         return functools.reduce(ops.add, [ops.sum(ops.square(w)) for w in weights])
 
-    def gradients(self, loss, variables):
-        """The gradient of `loss()`, a tensor per variable; zeros if it has none."""
+    def gradients(
+        self, loss: Callable[[], Tensor], variables: Sequence[keras.Variable]
+    ) -> Sequence[Tensor]:
+        """The gradient of `loss()`, a tensor per variable, zeros where unconnected."""
         raise NotImplementedError(f"The backend {self.name!r} does not train models")
 
-    def programs(self, model, step, batch):
+    def programs(
+        self, model: keras.Model, step: Step, batch: tuple | None
+    ) -> Iterable[tuple[Any, Callable[[], Any]]]:
         """The programs that a compiled step, `"train"` or `"test"`, holds.
 
-        Yields:
-            `(program, fresh)`: the program, and a function that traces it again. Both
+        Returns:
+            Iterable of `(program, fresh)`: `fresh()` traces the program again; the two
             are compared by `==`.
         """
         return ()

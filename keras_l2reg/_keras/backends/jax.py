@@ -1,9 +1,10 @@
-"""JAX: state is handed to compiled steps, and all else becomes a constant of them."""
+"""JAX: compiled steps get the state as arguments; anything else becomes a constant."""
 
 import contextlib
 import re
 
 import jax
+import jax.core
 import keras
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
@@ -13,7 +14,7 @@ from keras_l2reg._keras.steps import fresh_step, function_within
 
 
 class Backend(base.Backend):
-    """See `base.Backend`. XLA adds up `sum(w**2)` as a tree."""
+    """See `base.Backend`, whose `sum_of_squares` XLA adds up as a tree."""
 
     traces_constants = True
 
@@ -21,8 +22,8 @@ class Backend(base.Backend):
         return bool(model.jit_compile) and not model.run_eagerly
 
     def sync_state(self, model):
-        # Within `fit`, the trainer keeps the state to itself and empties the
-        # variables; callbacks that read or assign one must ask for it back.
+        # Within `fit`, the trainer holds the state, and the variables are empty;
+        # callbacks that read or assign one must ask for a sync.
         if isinstance(model, keras.Model):
             model.jax_state_sync()
 
@@ -41,8 +42,8 @@ class Backend(base.Backend):
         scope = get_stateless_scope()
         if scope is None or in_symbolic_scope():
             return False
-        # Tracers of a gradient or a `vmap` stand around what is compiled, if anything
-        # is.
+        # Tracers of a gradient or a `vmap` wrap the tracer of the compiled step, if
+        # there is one.
         while isinstance(tensor, jax.core.Tracer):
             within = getattr(tensor, "primal", getattr(tensor, "val", None))
             if not isinstance(within, (jax.Array, jax.core.Tracer)):
@@ -77,14 +78,14 @@ class Backend(base.Backend):
                 continue
 
             def fresh(data=data):
-                new = function_within(fresh_step(model, step, jax.jit), _is_step)
-                return _program(new.trace(state, data))
+                again = function_within(fresh_step(model, step, jax.jit), _is_step)
+                return _program(again.trace(state, data))
 
             yield old, fresh
 
 
 def _values_in_fit(model, variables):
-    """The variables' values, which the trainer keeps to itself within `fit`."""
+    """The variables' values, which within `fit` only the trainer has."""
     state = getattr(model, "_jax_state", None)
     if not state or model._jax_state_synced:
         return [v.value for v in variables]

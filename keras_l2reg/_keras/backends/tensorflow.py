@@ -1,4 +1,4 @@
-"""TensorFlow: steps are graphs, which remember the shapes they were traced for."""
+"""TensorFlow: steps are graphs that remember the shapes they were traced for."""
 
 import collections
 import functools
@@ -10,7 +10,7 @@ from tensorflow.python.ops import control_flow_util
 from keras_l2reg._keras.backends import base
 from keras_l2reg._keras.steps import fresh_step, function_within
 
-# In rows of this length, even equal values lose no digit that counts.
+# Short enough that adding a row term by term keeps float32's precision.
 _XLA_ROW = 16
 
 
@@ -34,7 +34,9 @@ class Backend(base.Backend):
         with tf.GradientTape() as tape:
             total = loss()
         values = [v.value for v in variables]
-        return tape.gradient(total, values, unconnected_gradients="zero")
+        return tape.gradient(
+            total, values, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
 
     def programs(self, model, step, batch):
         traced = function_within(getattr(model, f"{step}_function"), _is_step)
@@ -42,14 +44,14 @@ class Backend(base.Backend):
             args, kwargs = concrete.structured_input_signature
 
             def fresh(args=args, kwargs=kwargs):
-                new = function_within(fresh_step(model, step), _is_step)
-                return _program(new.get_concrete_function(*args, **kwargs).graph)
+                again = function_within(fresh_step(model, step), _is_step)
+                return _program(again.get_concrete_function(*args, **kwargs).graph)
 
             yield _program(concrete.graph), fresh
 
 
-def in_xla():
-    """Whether what runs now is traced for XLA (`jit_compile=True`)."""
+def in_xla() -> bool:
+    """Whether the current code is being traced for XLA (`jit_compile=True`)."""
     graph = tf.compat.v1.get_default_graph()
     return tf.inside_function() and control_flow_util.GraphOrParentsInXlaContext(graph)
 
@@ -76,23 +78,25 @@ def _is_step(function):
 def _traces_in_use(function):
     """The traces of a `tf.function` that its next call may run.
 
-    A first trace that made variables (as loss scaling does) also holds what makes
-    them, and never runs: TensorFlow traces once more for the run.
+    A first trace that creates variables (as loss scaling does) contains their creation
+    and never runs: TensorFlow traces once more for the run.
     """
-    made_variables = bool(function._created_variables)
+    creates_variables = bool(function._created_variables)
     return [
         concrete
         for concrete in function._list_all_concrete_functions()
-        if not (made_variables and concrete is function._concrete_variable_creation_fn)
+        if not (
+            creates_variables and concrete is function._concrete_variable_creation_fn
+        )
     ]
 
 
 def _program(graph):
-    """What the graph makes of its variables: how often it has each operation.
+    """How often a graph has each operation that depends on its variables.
 
-    An operation is told apart by its type, the shape and type of what it returns,
-    its constants, the functions it calls, and all of this of its inputs, down to the
-    identity of the variables: the same L2 on another kernel is another program.
+    Operations are the same if their types, their outputs' shapes and dtypes, their
+    constants, the functions that they call, and all of this for their inputs are, down
+    to the identity of the variables: the same L2 on another kernel is another program.
     """
     bodies = {f.signature.name: f for f in graph.as_graph_def().library.function}
     captured = {inner.op: _captured(outer) for outer, inner in graph.captures}
@@ -117,17 +121,17 @@ def _program(graph):
 
 
 def _captured(tensor):
-    """A key for what a graph takes from outside: which variable, or which values."""
+    """A key for a tensor from outside of the graph: which variable, or which values."""
     if tensor.dtype == "resource":
         return "variable", id(tensor)
     return "values", hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
 
 
 def _details(node, bodies):
-    """The constant that a node is, and what is in the functions that it calls."""
+    """The value of a constant node; of others, the contents of called functions."""
     if node.op == "Const":
         return node.attr["value"].SerializeToString(deterministic=True)
-    # By name: the attributes come in no order.
+    # By name, as the attributes have no fixed order.
     attributes = [node.attr[name] for name in sorted(node.attr)]
     called = [
         function.name

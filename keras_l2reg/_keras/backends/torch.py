@@ -1,4 +1,4 @@
-"""torch: steps run eagerly, so that calls cost more than passes over a weight."""
+"""torch: steps run eagerly, so calls cost more than passes over a weight."""
 
 import functools
 
@@ -6,9 +6,9 @@ import torch
 
 from keras_l2reg._keras.backends import base
 
-# In rows of this length, even equal values lose no digit that counts.
+# Short enough that adding a row term by term keeps float32's precision.
 _ROW = 256
-# Up to this size, calls are what costs, not passes over the weight.
+# Up to this size, the calls cost more than the passes over the weight.
 _SMALL = 2**14
 
 
@@ -31,27 +31,27 @@ class Backend(base.Backend):
 
 
 class _SumOfSquares(torch.autograd.Function):
-    """One pass forward, one backward, where autograd takes three."""
+    """One pass over the weights forward, one backward; autograd takes three."""
 
     @staticmethod
-    def forward(context, *weights):
+    def forward(context, *weights):  # pyright: ignore[reportIncompatibleMethodOverride]
         context.save_for_backward(*weights)
         context.save_for_forward(*weights)
         return functools.reduce(torch.add, [_squares(w) for w in weights])
 
     @staticmethod
-    def backward(context, upstream):
+    def backward(context, upstream):  # pyright: ignore[reportIncompatibleMethodOverride]
         twice = 2.0 * upstream
         return tuple(twice * w for w in context.saved_tensors)
 
     @staticmethod
-    def jvp(context, *tangents):
+    def jvp(context, *tangents):  # pyright: ignore[reportIncompatibleMethodOverride]
         pairs = zip(context.saved_tensors, tangents, strict=True)
         return functools.reduce(torch.add, [2.0 * (w * t).sum() for w, t in pairs])
 
 
 def _plain_squares(w):
-    # Compiled for the CPU, a float32 sum adds up term by term.
+    # Compiled for the CPU, a float32 sum is added up term by term.
     is_serial = torch.compiler.is_compiling() and w.device.type == "cpu"
     wide = torch.float64 if is_serial else w.dtype
     return torch.square(w).sum(dtype=wide).to(w.dtype)
@@ -81,6 +81,6 @@ def _small_squares(flat):
 
 @functools.cache
 def _row_length(size):
-    """The greatest length that leaves no rest, if one does: a rest costs calls."""
+    """The greatest length that divides `size`, if any: a remainder costs more calls."""
     lengths = range(_ROW, _ROW // 4, -1)
     return next((n for n in lengths if size % n == 0), _ROW)

@@ -1,7 +1,9 @@
-"""`audit` on whatever is sound: it says nothing above info that is not true."""
+"""Errors and warnings in sound models: only those that are true."""
 
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,25 +16,26 @@ from keras_l2reg import L2, L2AllWeights, L2Loss, Scaled, Sum, attach, audit
 slow = pytest.mark.slow
 
 
-def above_info(model, *batch):
-    # The share of the penalty is a matter of strength, not of soundness.
+def above_info(model: keras.Model, *batch: Any) -> dict[str, set[str]]:
+    """The names in the errors and warnings, by code."""
+    # Whether a penalty dominates depends on the strength, not on the model.
     found = audit(model, *batch, max_share=1e9)
     return {f.code: set(f.where) for f in found if f.severity != "info"}
 
 
-# --- Every layer of Keras, with every regularizer that it takes -------------------
+# --- Every Keras layer with every regularizer argument ------------------------------
 
 E = layers.EinsumDense
 CONV = {1: (6, 2), 2: (6, 6, 2), 3: (4, 4, 4, 2)}
 
 
-def conv(name, rank):
+def conv(name: str, rank: int) -> tuple[Callable, tuple[int, ...]]:
     units = () if "Depthwise" in name else (2,)
     return functools.partial(getattr(layers, name), *units, 3), CONV[rank]
 
 
-def around(wrapper, inner, **kwargs):
-    return lambda **regularizers: wrapper(inner(3, **regularizers), **kwargs)
+def around(wrapper: type, inner: type) -> Callable[..., layers.Layer]:
+    return lambda **regularizers: wrapper(inner(3, **regularizers))
 
 
 LAYERS = {
@@ -79,7 +82,8 @@ WRAPPED = {
 INNER = {"Bidirectional": "LSTM"}
 
 
-def arguments_of(name):
+def arguments_of(name: str) -> set[str]:
+    """The regularizer arguments of a layer, apart from its activity's."""
     cls = getattr(layers, INNER.get(name, name if name in LAYERS else "Dense"))
     named = {
         parameter
@@ -105,19 +109,21 @@ def test_every_layer_that_takes_a_regularizer_is_in_the_table():
         for cls in vars(layers).values()
         if inspect.isclass(cls) and issubclass(cls, layers.Layer) and takes(cls)
     }
-    # Keras' own class of GroupQueryAttention has a longer name.
+    # The class behind `GroupQueryAttention` has another name.
     public = {name.replace("GroupedQuery", "GroupQuery") for name in public}
     assert public == set(LAYERS)
 
 
-def model_of(name, regularizers, head="l2", **kwargs):
+def model_of(
+    name: str, regularizers: dict[str, Any], **kwargs: Any
+) -> tuple[keras.Model, np.ndarray, np.ndarray]:
     make, shape = {**LAYERS, **WRAPPED}[name]
     layer = make(**regularizers, **kwargs)
     takes_tokens = shape is None
     inputs = keras.Input((5,), dtype="int32") if takes_tokens else keras.Input(shape)
     x = layer(inputs, inputs) if "Attention" in name else layer(inputs)
     x = layers.Flatten()(x)
-    out = layers.Dense(2, kernel_regularizer=head, name="head")(x)
+    out = layers.Dense(2, kernel_regularizer="l2", name="head")(x)
     model = keras.Model(inputs, out)
     model.compile("sgd", "mse")
     random = np.random.default_rng(0)
@@ -127,11 +133,11 @@ def model_of(name, regularizers, head="l2", **kwargs):
 
 
 NOT_KERNELS = {"bias_regularizer", "gamma_regularizer", "beta_regularizer"}
-# A table of embeddings and a slope are no kernels, a rule need not cover them.
+# Embeddings and slopes are not kernels, so they need no penalty.
 NEITHER = {"embeddings_regularizer", "alpha_regularizer"}
 
 
-def expected_codes(name, given):
+def expected_codes(name: str, given: set[str]) -> set[str]:
     expected = set()
     if given & NOT_KERNELS:
         expected.add("norm-or-bias")
@@ -141,7 +147,7 @@ def expected_codes(name, given):
     return expected
 
 
-def check_layer(name, regularizers, *, fit=False):
+def check_layer(name: str, regularizers: dict[str, Any], *, fit: bool = False) -> None:
     model, x, y = model_of(name, regularizers)
     given = set(regularizers) - {"activity_regularizer"}
     expected = expected_codes(name, given)
@@ -151,7 +157,7 @@ def check_layer(name, regularizers, *, fit=False):
         model.evaluate(x, y, verbose=0)
     found = above_info(model, x, y)
     assert set(found) == expected
-    # And it is the weights that have a penalty on a bias or a norm that it names.
+    # The finding names just the weights that have a penalty.
     roles = {where.rsplit("/", 1)[-1] for where in found.get("norm-or-bias", ())}
     assert {f"{role}_regularizer" for role in roles} == given & NOT_KERNELS
 
@@ -169,13 +175,13 @@ def test_every_layer_with_every_argument(name):
     for argument in arguments:
         check_layer(name, {argument: "l2"})
     if name not in WRAPPED:
-        # A cell is run by the layer around it, which adds no penalty of its own.
+        # A cell takes no `activity_regularizer`.
         activity = () if "Cell" in name else ("activity_regularizer",)
         check_layer(name, dict.fromkeys((*arguments, *activity), "l1"))
 
 
-class Plain(keras.Regularizer):
-    """A user's regularizer."""
+class Custom(keras.Regularizer):
+    """A custom regularizer."""
 
     def __call__(self, w):
         return 0.01 * ops.mean(ops.abs(w) ** 3)
@@ -184,7 +190,7 @@ class Plain(keras.Regularizer):
         return {}
 
 
-class Floor(Plain):
+class Clipped(Custom):
     def __call__(self, w):
         return ops.maximum(super().__call__(w), 0.5)
 
@@ -197,8 +203,8 @@ REGULARIZERS = {
     "L2Loss": lambda: L2Loss(0.01),
     "Scaled": lambda: Scaled("l1", 0.5),
     "Sum": lambda: Sum([L2(0.01), "l1"]),
-    "own": Plain,
-    "floored": Floor,
+    "custom": Custom,
+    "clipped": Clipped,
 }
 
 
@@ -208,7 +214,7 @@ REGULARIZERS = {
 def test_every_layer_with_every_regularizer(name, regularizer):
     kernels = arguments_of(name) - NOT_KERNELS
     make = REGULARIZERS[regularizer]
-    # The same instance on all, as a floor that is shared by several kernels.
+    # One instance for all kernels, then an instance for each.
     check_layer(name, dict.fromkeys(kernels, make()))
     check_layer(name, {argument: make() for argument in kernels})
 
@@ -231,7 +237,7 @@ FAST = ("mlp", "shared_layer_with_activity_penalty", "variational_autoencoder")
 FAST += ("loss_scaling", "low_rank_adapted", "mixture_of_experts")
 
 
-def trained(model, x, y):
+def trained(model: keras.Model, x: Any, y: Any) -> keras.Model:
     if not model.compiled:
         model.compile("sgd", "mse" if y is not None else None)
     model.fit(x, y, batch_size=4, verbose=0)
@@ -244,19 +250,19 @@ def trained(model, x, y):
     "name", [pytest.param(n, marks=() if n in FAST else slow) for n in SOUND]
 )
 @pytest.mark.parametrize("wrap", [False, True], ids=["attached", "wrapped"])
-def test_sound_models(name, wrap):
+def test_sound_models_have_only_the_expected_warnings(name, wrap):
     entry = SOUND[name]
     model, x, y = entry.build()
     expected = set(entry.above_info)
-    if wrap and entry.has_own_step:
-        pytest.skip("refused by the wrapper")
+    if wrap and entry.has_custom_step:
+        pytest.skip("the wrapper does not accept custom steps")
     if wrap:
         model = L2AllWeights(model, 1e-4)
-        # What it put on, a wrapper saves; exclusions from decay it does not.
+        # A wrapper saves its penalty, but not the exclusions from weight decay.
         if name != "decay_of_kernels":
             expected -= {"lost-on-save"}
         if name == "activity_and_orthogonal_penalties":
-            # The recurrent kernel keeps the regularizer that it came with.
+            # The recurrent kernel keeps its orthogonal regularizer.
             expected = {"partly-covered"}
     else:
         attach(model, 1e-4)
@@ -268,11 +274,11 @@ def test_sound_models(name, wrap):
 
 @slow
 @pytest.mark.parametrize("name", SOUND)
-def test_models_without_a_penalty(name):
+def test_models_without_a_penalty_have_only_the_expected_warnings(name):
     model, x, y = SOUND[name].build()
     trained(model, x, y)
     found = above_info(model, *[x, y] * (y is not None))
-    # Without a penalty there is none to be lost on save, or to decay twice.
+    # A penalty that is not there is neither lost on save nor a second decay.
     decays = {"decays-bias-or-norm"} & SOUND[name].above_info
     lost = {"lost-on-save"} & SOUND[name].above_info if "decay" in name else set()
     if name == "activity_and_orthogonal_penalties":

@@ -1,0 +1,194 @@
+"""The plan of an attachment: everything is checked and chosen, nothing is written.
+
+>>> layer = keras.layers.Dense(3, name="a", kernel_regularizer="l1")
+>>> model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(2)])
+>>> choices, kept = plan_attachment(model, as_regularizer(0.5))
+>>> len(choices), kept
+(1, ['a/kernel'])
+"""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import keras
+
+from keras_l2reg import _keras
+from keras_l2reg._ledger import Choice
+from keras_l2reg._rule import Existing, Rule
+from keras_l2reg._selection import select_weights
+from keras_l2reg._stack import Regularizer, stack_of
+from keras_l2reg._validation import as_number
+from keras_l2reg.regularizers import (
+    L2,
+    L2Loss,
+    Scaled,
+    Sum,
+    get_regularizer,
+    safe_for,
+)
+from keras_l2reg.weights import Weight, listed
+
+# The choices, and the names of the weights that keep the penalty they have instead.
+Plan = tuple[list[Choice], list[str]]
+# What users may give: a strength, a regularizer, a name or a config.
+RegularizerLike = float | keras.Variable | Callable[..., Any] | str | dict[str, Any]
+
+
+def as_regularizer(value: RegularizerLike) -> Any:
+    """Convert to a Keras regularizer; a number is the strength of `L2`.
+
+    Args:
+        value: A float or a scalar `keras.Variable`, a Keras regularizer, its name or
+            its config.
+
+    Returns:
+        A callable from a weight to a scalar.
+
+    Raises:
+        TypeError: `value` is not a regularizer.
+        ValueError: an unknown name, or a negative, infinite or NaN strength.
+
+    Example:
+
+    >>> as_regularizer(0.5).get_config()
+    {'l2': 0.5}
+    """
+    if isinstance(value, keras.Variable) or as_number(value) is not None:
+        return L2(value)  # pyright: ignore[reportArgumentType]
+    found = get_regularizer(value, "regularizer", "a float, a Keras regularizer")
+    _keras.check_variables_accept(found)  # pyright: ignore[reportArgumentType]
+    return found
+
+
+def plan_attachment(
+    model: keras.Model,
+    regularizer: Regularizer,
+    existing: Existing | None = None,
+    **rule: Unpack[Rule],
+) -> Plan:
+    """Check all arguments and choose the weights, without writing anything.
+
+    Args:
+        model, existing: as in `attach`.
+        regularizer: A callable from `as_regularizer`.
+        **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as in
+            `select_weights`.
+
+    Returns:
+        A list of `Choice`, and the names of the weights that keep the penalty they
+        have instead.
+
+    Raises:
+        TypeError, ValueError: as `attach`.
+    """
+    check_existing(existing)
+    regularizer_of = regularizer_for(regularizer)
+    choices, kept = [], []
+    for weight, factor in select_weights(model, **rule):
+        present = regularizer_without(weight, model)
+        if present is not None and existing in (None, "keep"):
+            kept.append(weight.name)
+            continue
+        new, adds = regularizer_of(weight, factor), existing == "add"
+        is_sum = adds and present is not None
+        _check_applies(Sum([present, new]) if is_sum else new, weight)
+        choices.append(Choice(weight, factor, adds))
+    if not choices:
+        raise ValueError(
+            "Expected at least one weight to put the penalty on. Received: weights "
+            f"that all have one already ({listed(kept)}), which is kept; pass "
+            "existing='replace' to put the new penalty in its place, or "
+            "existing='add' to have both"
+        )
+    return choices, kept
+
+
+def warn_if_kept(names: list[str], existing: Existing | None) -> None:
+    """Name the weights that keep the penalty they have, unless `existing` says so."""
+    if names and existing is None:
+        warnings.warn(
+            "These weights have a penalty already, which is kept, so that the new "
+            f"one does not reach them: {listed(names)}. Pass existing='replace' or "
+            "'add' to reach them, or existing='keep' if this is what you want.",
+            stacklevel=3,
+        )
+
+
+def check_existing(existing: Any) -> None:
+    """Raise a ValueError if the argument `existing` is not one of its choices.
+
+    >>> check_existing("keep")
+    """
+    if existing not in (None, "keep", "replace", "add"):
+        raise ValueError(
+            "Invalid value for argument `existing`. Expected 'keep' (leaves weights "
+            "alone that have a penalty), 'replace', 'add' or `None` ('keep' with a "
+            f"warning). Received: existing={existing!r}"
+        )
+
+
+def regularizer_without(weight: Weight, model: keras.Model) -> Regularizer | None:
+    """The regularizer that a weight would have without the attachments of `model`.
+
+    >>> from keras_l2reg import attach, find_weights
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> weight = find_weights(attach(model, 0.1))[0]
+    >>> weight.regularizer is None, regularizer_without(weight, model) is None
+    (False, True)
+    """
+    stack = stack_of(weight)
+    if stack is None:
+        return weight.regularizer
+    return stack.value(lambda other: other is not None and other.model is model)
+
+
+def regularizer_for(regularizer: Regularizer) -> Callable[[Weight, float], Regularizer]:
+    """The function from a weight and its multiplier to the regularizer that it gets.
+
+    `multiplier * regularizer(w)`, in float32 for weights of half types; one object for
+    all weights of the same multiplier and dtype.
+
+    >>> from keras_l2reg import find_weights
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> weight = find_weights(model)[0]
+    >>> regularizer_for(L2(0.5))(weight, 1.0).l2
+    0.5
+    >>> regularizer_for(L2(0.5))(weight, 0.1).factor
+    0.1
+    """
+
+    @functools.cache
+    def of_kind(factor, dtype):
+        new = regularizer if factor == 1.0 else Scaled(regularizer, factor)
+        return safe_for(dtype, new)
+
+    def of_weight(weight, factor):
+        if weight.variable is None:
+            return of_kind(factor, weight.config_layer.variable_dtype)
+        return of_kind(factor, weight.variable.dtype)
+
+    return of_weight
+
+
+def _check_applies(regularizer: Regularizer, weight: Weight) -> None:
+    # L2 applies to every weight; others (OrthogonalRegularizer) need a certain rank.
+    if weight.variable is None or type(regularizer) in (L2, L2Loss):
+        return
+    try:
+        penalty = regularizer(weight.variable)
+    except Exception as error:
+        raise ValueError(
+            "Expected a regularizer that applies to every covered weight. Received: "
+            f"{type(regularizer).__name__}, which fails on {weight.name} of shape "
+            f"{tuple(weight.variable.shape)}: {error}. Leave such weights out by "
+            "`layers` or `exclude`"
+        ) from error
+    if tuple(getattr(penalty, "shape", ())) != ():
+        raise ValueError(
+            "Expected a regularizer that returns a scalar. Received: "
+            f"{type(regularizer).__name__}, which returns the shape "
+            f"{tuple(penalty.shape)} for {weight.name}; return its sum: "
+            "`keras.ops.sum(...)`"
+        )
