@@ -84,7 +84,7 @@ def no_penalty(facts: ModelFacts) -> tuple[str, ...]:
         or any(
             w.regularizer is not None or is_never_applied(w) for w in facts.trainable
         )
-        or any(_keras.decays_in(facts.model, w.variable) for w in facts.built)
+        or facts.decayed
         or _keras.adds_losses(facts.model)
         or (facts.batch is not None and facts.experiment.added)
     ):

@@ -13,25 +13,17 @@ _ADAPTIVE = {
 
 def double_decay(facts: ModelFacts) -> tuple[str, ...]:
     """Weights with an L2 penalty that the optimizer decays as well."""
-    return names_of(
-        w
-        for w in facts.penalized
-        if l2_of(w.regularizer) and _keras.decays_in(facts.model, w.variable)
-    )
+    return names_of(w for w in facts.decayed if l2_of(w.regularizer))
 
 
 def decays_bias_or_norm(facts: ModelFacts) -> tuple[str, ...]:
     """Biases, and scales and shifts of normalizations, that the optimizer decays."""
-    return names_of(
-        w
-        for w in facts.built
-        if w.role in NORM_OR_BIAS and _keras.decays_in(facts.model, w.variable)
-    )
+    return names_of(w for w in facts.decayed if w.role in NORM_OR_BIAS)
 
 
 def exclusions_lost_on_save(facts: ModelFacts) -> tuple[str, ...]:
     """Weights that the optimizer decays only after it was saved and loaded."""
-    variables = [w.variable for w in facts.built]
+    variables = [w.variable for w in facts.built if w.variable is not None]
     decayed = _keras.decay_comes_back_on_load(facts.model, variables)
     ids = {id(v) for v in decayed}
     return names_of(w for w in facts.built if id(w.variable) in ids)
@@ -43,6 +35,7 @@ def coupled_adaptive(facts: ModelFacts) -> tuple[str, ...]:
         w
         for w in facts.penalized
         if l2_of(w.regularizer)
+        and w.variable is not None
         and _is_adaptive(_keras.optimizer_for(facts.model, w.variable))
     )
 

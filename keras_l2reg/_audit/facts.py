@@ -62,6 +62,15 @@ class ModelFacts:
         return [w for w in self.built if w.regularizer is not None]
 
     @functools.cached_property
+    def decayed(self) -> list[Weight]:
+        """Weights that the optimizer's weight decay applies to."""
+        return [
+            w
+            for w in self.built
+            if w.variable is not None and _keras.decays_in(self.model, w.variable)
+        ]
+
+    @functools.cached_property
     def kernels(self) -> list[Weight]:
         """Trainable weights that multiply the inputs."""
         return [w for w in self.trainable if w.role in KERNEL_ROLES]
