@@ -1,16 +1,20 @@
-"""Convert to built-in Keras regularizers: for files, tables, unwrapping.
+"""Convert to built-in Keras regularizers, for saved files, tables and `unwrap`.
 
 >>> convert_to_builtin(L2Loss(0.5)).get_config()
 {'l2': 0.25}
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
-from keras_l2reg.regularizers import L2, InFloat32, L2Loss, Scaled, Sum, strength_value
+from keras_l2reg._strengths import strength_value
+from keras_l2reg.regularizers import L2, InFloat32, L2Loss, Scaled, Sum
 
 
-def strength_text(regularizer):
-    """A regularizer's strength in short, for tables: `"l2=0.01"`.
+def strength_text(regularizer: Any) -> str:
+    """The strength of a regularizer as a short text for tables: `"l2=0.01"`.
 
     >>> strength_text(L2Loss(0.5)), strength_text(keras.regularizers.L1L2(0.1, 0.2))
     ('l2=0.25', 'l1=0.1 l2=0.2')
@@ -22,25 +26,23 @@ def strength_text(regularizer):
     return " ".join(f"{name}={value:.4g}" for name, value in strengths.items())
 
 
-def convert_to_builtin(regularizer):
-    """Convert to built-in Keras regularizers of the present strength.
+def convert_to_builtin(regularizer: Any) -> Any:
+    """Convert to a built-in Keras regularizer of the present strength.
 
     Args:
-        regularizer: A Keras regularizer, perhaps one of this module.
+        regularizer: A regularizer of Keras, of this package, or a custom one.
 
     Returns:
-        A regularizer of `keras.regularizers` with the present strength; what is not
-        of this module comes back as it is.
+        For a regularizer of this package, one of `keras.regularizers`; any other
+        regularizer is returned as it is.
 
     Raises:
-        ValueError: Keras has no such regularizer (a multiplier on a user's own).
+        ValueError: Keras has no equivalent, such as for a multiple of a custom one.
 
     Example:
 
     >>> convert_to_builtin(Scaled(L2Loss(0.5), 0.1)).get_config()
     {'l2': 0.025}
-
-    Source: https://keras.io/api/layers/regularizers/
     """
     if type(regularizer) is L2:
         return keras.regularizers.L2(strength_value(regularizer.l2))
@@ -55,16 +57,18 @@ def convert_to_builtin(regularizer):
     return regularizer
 
 
-def builtin_converter():
-    """`convert_to_builtin`, as a function that gives one object for one object.
+def builtin_converter() -> Callable[[Any], Any]:
+    """A `convert_to_builtin` that converts each regularizer only once.
+
+    Weights that share a regularizer share the converted one too.
 
     >>> convert, regularizer = builtin_converter(), L2(0.5)
     >>> convert(regularizer) is convert(regularizer)
     True
     """
-    done = {}  # by id, as a user's regularizer need not be hashable
+    done = {}  # by id, as a custom regularizer may not be hashable
 
-    def convert(regularizer):
+    def convert(regularizer: Any) -> Any:
         if id(regularizer) not in done:
             done[id(regularizer)] = regularizer, convert_to_builtin(regularizer)
         return done[id(regularizer)][1]
@@ -80,25 +84,25 @@ _STRENGTHS = {
 }
 
 
-def _strengths(regularizer):
-    """The linear strengths of a built-in regularizer, by name."""
+def _strengths(regularizer: Any) -> dict[str, float]:
+    """The strengths of a built-in regularizer, by the names of its arguments."""
     if type(regularizer) not in _STRENGTHS:
         raise ValueError(
             "Expected regularizers that Keras itself can scale and add (L1, L2, L1L2, "
             "and for scaling OrthogonalRegularizer). "
             f"Received: {type(regularizer).__name__}; keep it within this package's "
-            "`Scaled` or `Sum`, or take the penalty off by `unwrap(strip=True)`"
+            "`Scaled` or `Sum`, or remove the penalty with `unwrap(strip=True)`"
         )
     config = regularizer.get_config()
     return {name: float(config[name]) for name in _STRENGTHS[type(regularizer)]}
 
 
-def _scaled(regularizer, factor):
+def _scaled(regularizer: Any, factor: float) -> Any:
     scaled = {name: v * factor for name, v in _strengths(regularizer).items()}
     return type(regularizer)(**{**regularizer.get_config(), **scaled})
 
 
-def _added(regularizers):
+def _added(regularizers: list[Any]) -> keras.Regularizer:
     total = {"l1": 0.0, "l2": 0.0}
     for regularizer in regularizers:
         for name, value in _strengths(regularizer).items():
@@ -106,7 +110,7 @@ def _added(regularizers):
                 raise ValueError(
                     "Expected L1, L2 or L1L2: Keras has no regularizer that adds "
                     f"others. Received: {type(regularizer).__name__}; keep it within "
-                    "this package's `Sum`, or take the penalty off by "
+                    "this package's `Sum`, or remove the penalty with "
                     "`unwrap(strip=True)`"
                 )
             total[name] += value

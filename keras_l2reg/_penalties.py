@@ -1,4 +1,4 @@
-"""What the penalties of a model are now: in a dict, in a table, in the midst of `fit`.
+"""The current penalties of a model: as a dict, as a table, and within `fit`.
 
 >>> layer = keras.layers.Dense(2, name="out", kernel_initializer="ones",
 ...                            kernel_regularizer=keras.regularizers.L2(0.5))
@@ -8,6 +8,8 @@
 
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
@@ -16,25 +18,25 @@ from keras_l2reg._builtin import strength_text
 from keras_l2reg._squares import sum_of_squares
 from keras_l2reg._tables import Table, show
 from keras_l2reg._validation import check_model
-from keras_l2reg.weights import find_weights, inner_model
+from keras_l2reg.weights import Weight, find_weights, inner_model
 
 
-def penalties(model):
-    """The penalty of each weight as it is now.
+def penalties(model: keras.Model) -> dict[str, float]:
+    """Compute the penalty of each weight at its current value.
 
     `penalty_k = regularizer_k(w_k)`, for trainable weights with a regularizer
 
     Args:
         model: A built `keras.Model`, wrapped or bare. Activity regularizers and
-            `add_loss` are no weight's penalty and are not counted.
+            `add_loss` are not penalties of weights and are left out.
 
     Returns:
         Dict from weight names to floats; empty if no trainable weight has a
         regularizer.
 
     Raises:
-        TypeError: not a Keras model.
-        ValueError: the model is not built, so that it has no weights yet.
+        TypeError: `model` is not a Keras model.
+        ValueError: `model` is not built, so that it has no weights yet.
 
     Example:
 
@@ -42,32 +44,30 @@ def penalties(model):
     ...                            kernel_regularizer=keras.regularizers.L2(0.5))
     >>> penalties(keras.Sequential([keras.Input((4,)), layer]))
     {'out/kernel': 4.0}
-
-    Source: `keras.Model.losses`.
     """
     check_model(model)
     if not inner_model(model).built:
         raise ValueError(
-            "Expected a built model: before that there are no weights to take a "
-            f"penalty of. Received: model={model.name!r}, which is not built; call it "
-            "on a batch of data, or `model.build(input_shape)`, first"
+            "Expected a built model: an unbuilt one has no weights to penalize. "
+            f"Received: model={model.name!r}, which is not built; call it on a batch "
+            "of data, or `model.build(input_shape)`, first"
         )
     return penalties_now(model)
 
 
-def penalties_now(model):
-    """`penalties` of the weights that there are, for a model in training.
+def penalties_now(model: keras.Model) -> dict[str, float]:
+    """`penalties` without checks, also of a model that is not built throughout.
 
     >>> penalties_now(keras.Sequential([keras.layers.Dense(2)]))
     {}
     """
     weights = penalized(model)
-    return _measure(weights, [w.regularizer for w in weights])
+    return _values_by_name(weights, [w.regularizer for w in weights])
 
 
-def penalized(model):
+def penalized(model: keras.Model) -> list[Weight]:
     """The trainable weights of a model that have a regularizer."""
-    # A variable may count as frozen because of a layer above its own.
+    # A variable may be frozen by a layer or a model around its layer.
     trainable = {id(v) for v in model.trainable_variables}
     return [
         w
@@ -76,33 +76,37 @@ def penalized(model):
     ]
 
 
-def _measure(weights, functions):
+def _values_by_name(
+    weights: Sequence[Weight], functions: Sequence[Callable[[Any], Any]]
+) -> dict[str, float]:
     return _by_name(weights, _values(weights, functions)) if weights else {}
 
 
-def _values(weights, functions):
-    # In one tensor: one transfer from the device for all of them.
+def _values(
+    weights: Sequence[Weight], functions: Sequence[Callable[[Any], Any]]
+) -> Any:
+    # Stacked, so that one transfer from the device fetches all of them.
     values = [f(w.variable) for w, f in zip(weights, functions, strict=True)]
     return keras.ops.stack([keras.ops.cast(value, "float32") for value in values])
 
 
-def _by_name(weights, values):
-    numbers = keras.ops.convert_to_numpy(values).tolist()
-    return {w.name: number for w, number in zip(weights, numbers, strict=True)}
+def _by_name(weights: Sequence[Weight], values: Any) -> dict[str, float]:
+    numbers: Any = keras.ops.convert_to_numpy(values)
+    return {w.name: float(n) for w, n in zip(weights, numbers, strict=True)}
 
 
 class CompiledPenalties:
-    """`penalties` of a model in `fit`, compiled: batches are many, epochs few."""
+    """`penalties` of a model in `fit`, compiled to be fast enough for every batch."""
 
-    def __init__(self, model, weights):
+    def __init__(self, model: keras.Model, weights: Sequence[Weight]):
         self._weights = weights
         self._regularizers = [w.regularizer for w in weights]
         self._values = _keras.backend.compiled_in_fit(
             model, functools.partial(_values, weights, self._regularizers)
         )
 
-    def is_for(self, weights):
-        """Whether `weights` and their regularizers are what this was compiled for."""
+    def is_for(self, weights: Sequence[Weight]) -> bool:
+        """Whether it was compiled for these weights and their regularizers."""
         return len(weights) == len(self._weights) and all(
             new.variable is old.variable and new.regularizer is regularizer
             for new, old, regularizer in zip(
@@ -110,18 +114,18 @@ class CompiledPenalties:
             )
         )
 
-    def __call__(self):
+    def __call__(self) -> dict[str, float]:
         return _by_name(self._weights, self._values()) if self._weights else {}
 
 
-def print_penalties(model, title=None):
-    """Print each weight's strength, norm, penalty and share of the penalty.
+def print_penalties(model: keras.Model, title: str | None = None) -> None:
+    """Print the strength, norm, penalty and share of the total of each weight.
 
     `norm_k = sqrt(sum(w_k**2))`, `share_k = penalty_k / sum_j penalty_j`
 
     Args:
         model: A built `keras.Model`, wrapped or bare.
-        title: String above the table. Defaults to `None`.
+        title: Text above the table. Defaults to `None`, none.
 
     Example:
 
@@ -136,10 +140,10 @@ def print_penalties(model, title=None):
     show(_penalty_table(model, title))
 
 
-def _penalty_table(model, title=None):
+def _penalty_table(model: keras.Model, title: str | None) -> Table:
     weights = penalized(model)
-    now = _measure(weights, [w.regularizer for w in weights])
-    squares = _measure(weights, [sum_of_squares] * len(weights))
+    now = _values_by_name(weights, [w.regularizer for w in weights])
+    squares = _values_by_name(weights, [sum_of_squares] * len(weights))
     total = sum(now.values())
     return Table(
         columns=["weight", "strength", "norm", "penalty", "share"],
@@ -153,13 +157,13 @@ def _penalty_table(model, title=None):
             ]
             for weight in weights
         ],
-        right=["norm", "penalty", "share"],
+        right=("norm", "penalty", "share"),
         title=title,
         empty="" if weights else _why_there_is_none(model),
     )
 
 
-def _why_there_is_none(model):
+def _why_there_is_none(model: keras.Model) -> str:
     regularized = [w.name for w in find_weights(model) if w.regularizer]
     if not inner_model(model).built:
         return (

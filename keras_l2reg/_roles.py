@@ -1,19 +1,19 @@
-"""What a weight is for, told by its name and shape: one table.
+"""The role of a weight, inferred from its name and shape by one table.
 
-Keras does not say what a variable is for, so its name has to. `ROLES` lists, for each
-role, the words that speak for it; `role_of` applies the table:
+Keras does not record what a variable is for, so its name has to tell. `ROLES` lists the
+words that stand for each role; `role_of` applies the table:
 
 1. A name is split into whole words, at underscores, digits and capital letters:
    `debiased_kernel` holds no `bias`.
-2. The last word that the table knows decides, as the last noun of a compound does in
-   English: a `token_kernel` is a kernel, a `kernel_scale` is a scale.
+2. The last word that is in the table decides, as the last noun of an English compound
+   does: a `token_kernel` is a kernel, a `kernel_scale` is a scale.
 3. A kernel needs two dimensions above 1. Only if its name ends in a kernel word are two
    dimensions of any size enough (`Dense(1)` has a kernel of shape `(units, 1)`), and
    only `kernel` itself needs none.
 4. Without a known word the shape decides: two dimensions above 1 make a kernel.
 
-What is told from the shape alone, or from a word that something unknown follows
-(`rel_pos_h`), is a guess.
+A role is a guess if it follows from the shape alone, or from a word that is not the
+last of the name (`rel_pos_h`).
 
 >>> role_of("embedding_projection_kernel", (8, 4)), role_of("cls_token", (1, 1, 8))
 (('kernel', False), ('embeddings', False))
@@ -23,6 +23,7 @@ What is told from the shape alone, or from a word that something unknown follows
 
 import dataclasses
 import re
+from collections.abc import Iterable, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Role:
         meaning: What a weight of this role does.
         covered: `True` if a penalty covers it by default, `False` if never, or the
             name of the argument that covers it.
-        words: The words that speak for it; plurals in `s` are understood.
-        names: Whole names that do, where the words within them say nothing, or the
-            wrong thing.
+        words: The words that stand for it; plurals in `s` are understood.
+        names: Whole names that stand for it although the words in them do not.
+            Defaults to none.
     """
 
     meaning: str
     covered: bool | str
-    words: tuple
-    names: tuple = ()
+    words: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
 
 ROLES = {
@@ -87,17 +88,17 @@ KERNEL_ROLES = tuple(name for name, role in ROLES.items() if role.covered is Tru
 
 _OF_WORD = {word: name for name, role in ROLES.items() for word in role.words}
 _OF_NAME = {whole: name for name, role in ROLES.items() for whole in role.names}
-# Beside a key, a query is what multiplies the inputs to make one: a kernel.
+# A query in a layer that also has a key is the kernel that makes queries of inputs.
 _KEY_OF = {"query": "key", "queries": "keys"}
 
 
-def as_markdown():
-    """The table for the docs.
+def as_markdown() -> str:
+    """The table of roles for the docs.
 
     >>> print(as_markdown().splitlines()[2])
     | kernel | multiplies the inputs: dense, convolution, attention, LoRA | yes |
     """
-    covered = {True: "yes", False: "never"}
+    covered: dict[bool | str, str] = {True: "yes", False: "never"}
     rows = [
         f"| {name} | {role.meaning} | "
         f"{covered.get(role.covered, f'`{role.covered}=True`')} |"
@@ -106,12 +107,14 @@ def as_markdown():
     return "\n".join(["| role | what it is | covered |", "|---|---|---|", *rows])
 
 
-def role_of(name, shape=None, siblings=()):
-    """The role of a weight, by the table, and whether it is a guess.
+def role_of(
+    name: str, shape: Sequence[int] | None = None, siblings: Iterable[str] = ()
+) -> tuple[str, bool]:
+    """The role of a weight, and whether it is a guess.
 
     Args:
-        name: The weight's own name, without its layer's: `"kernel"`.
-        shape: Its shape. Defaults to `None`, not known yet.
+        name: Name of the weight without that of its layer: `"kernel"`.
+        shape: Shape of the weight. Defaults to `None`, not known yet.
         siblings: Names of the weights of the same layer. Defaults to none.
 
     Returns:
@@ -126,19 +129,19 @@ def role_of(name, shape=None, siblings=()):
     words = next(filter(None, map(_words, reversed(name.split("/")))), [])
     if "_".join(words) in _OF_NAME:
         return _by_whole_name(_OF_NAME["_".join(words)], shape)
-    known = [word for word in words if _role_of_word(word)]
-    if not known or _projects(known[-1], name, siblings):
+    known = [(word, role) for word in words if (role := _role_of_word(word))]
+    if not known or _projects(known[-1][0], name, siblings):
         return _by_shape(shape)
-    roles = [_role_of_word(word) for word in known]
-    is_last = known[-1] == words[-1]
-    if roles[-1] not in KERNEL_ROLES:
-        return roles[-1], not is_last
-    kinds = [role for role in roles if role in KERNEL_ROLES and role != "kernel"]
-    return _by_kernel_word([*kinds, "kernel"][0], known[-1], is_last, shape)
+    word, role = known[-1]
+    is_last = word == words[-1]
+    if role not in KERNEL_ROLES:
+        return role, not is_last
+    kinds = [r for _, r in known if r in KERNEL_ROLES and r != "kernel"]
+    return _by_kernel_word([*kinds, "kernel"][0], word, is_last, shape)
 
 
-def _by_whole_name(role, shape):
-    # Of hand-written layers: `w` and `b`; a matrix `B` is no bias.
+def _by_whole_name(role: str, shape: Sequence[int] | None) -> tuple[str, bool]:
+    # As in hand-written layers, `w` and `b`; but a matrix `B` is not a bias.
     if role in KERNEL_ROLES:
         fits = shape is None or len(shape) >= 2
     else:
@@ -146,36 +149,39 @@ def _by_whole_name(role, shape):
     return (role, False) if fits else _by_shape(shape)
 
 
-def _by_kernel_word(role, word, is_last, shape):
-    if _is_matrix(shape):
+def _by_kernel_word(
+    role: str, word: str, is_last: bool, shape: Sequence[int] | None
+) -> tuple[str, bool]:
+    if shape is None or _is_matrix(shape):
         return role, not is_last
     if not is_last:
         return "other", True
     if word.removesuffix("s") == "kernel":
         return role, False
-    # A vector of `weight` multiplies element by element, as in many a normalization.
+    # A vector called `weight` is a scale, as in many normalization layers.
     return (role if len(shape) >= 2 else "scale"), True
 
 
-def _words(name):
+def _words(name: str) -> list[str]:
     return [w.lower() for w in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
-def _role_of_word(word):
+def _role_of_word(word: str) -> str | None:
     return _OF_WORD.get(word) or _OF_WORD.get(word.removesuffix("s"))
 
 
-def _by_shape(shape):
+def _by_shape(shape: Sequence[int] | None) -> tuple[str, bool]:
     if shape is None:
         return "other", True
     return ("kernel" if _is_matrix(shape) else "other"), len(shape) >= 2
 
 
-def _is_matrix(shape):
-    """Whether two dimensions are above 1; a shape not known yet may have them."""
-    return shape is None or sum(size > 1 for size in shape) >= 2
+def _is_matrix(shape: Sequence[int]) -> bool:
+    """Whether two dimensions are above 1."""
+    return sum(size > 1 for size in shape) >= 2
 
 
-def _projects(word, name, siblings):
+def _projects(word: str, name: str, siblings: Iterable[str]) -> bool:
+    """Whether a weight called a query makes the queries, as a key beside it does."""
     key = name.lower().replace(word, _KEY_OF.get(word, word))
     return word in _KEY_OF and key in [sibling.lower() for sibling in siblings]

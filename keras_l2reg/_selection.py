@@ -1,8 +1,7 @@
-"""Which weights: one rule.
+"""The rule that selects weights.
 
-`select_weights` keeps, of the weights that `find_weights` found, those that the rule
-covers, and says with which multiplier. `decide` says of every weight why it is covered
-or not.
+`select_weights` returns the weights that the rule covers, of those that `find_weights`
+finds, each with its multiplier. `decide` says of every weight why it is covered or not.
 
 >>> model = keras.Sequential(
 ...     [keras.Input((4,)), keras.layers.Dense(3, name="hidden"),
@@ -15,39 +14,31 @@ or not.
 import dataclasses
 import difflib
 import fnmatch
+from collections.abc import Iterable, Mapping
 
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg._roles import KERNEL_ROLES, ROLES
-from keras_l2reg._validation import as_list, check_arguments
+from keras_l2reg._roles import ROLES
+from keras_l2reg._validation import Pattern, Patterns, as_list, check_rule
 from keras_l2reg.weights import Weight, find_weights, inner_model, listed
-
-__all__ = [
-    "KERNEL_ROLES",
-    "Decision",
-    "as_list",
-    "candidates",
-    "decide",
-    "select_weights",
-]
 
 
 def select_weights(
-    model,
+    model: keras.Model,
     *,
-    biases=False,
-    embeddings=False,
-    layers=None,
-    exclude=None,
-    multipliers=None,
-):
-    """The weights that the rule covers, each with its multiplier.
+    biases: bool = False,
+    embeddings: bool = False,
+    layers: Patterns = None,
+    exclude: Patterns = None,
+    multipliers: Mapping[str, float] | None = None,
+) -> list[tuple[Weight, float]]:
+    """Select the weights that a penalty covers, each with its multiplier.
 
-    By default every kernel-like weight (roles kernel, recurrent, depthwise,
-    pointwise); no biases, no normalization scale or shift, no embeddings or tokens,
-    not the frozen base of a LoRA layer. A weight of multiplier 0 is left out.
-    `print_weights` shows the choice.
+    By default these are the kernels (roles kernel, recurrent, depthwise, pointwise):
+    no biases, no scale or shift of a normalization, no embeddings or tokens, and not
+    the frozen base of a LoRA layer. A weight of multiplier 0 is left out.
+    `print_weights` shows the selection.
 
     Args:
         model: A `keras.Model`, or an `L2AllWeights`.
@@ -56,10 +47,10 @@ def select_weights(
             as well. Defaults to `False`.
         layers: A layer class, a glob over weight names such as `"head/*"`, or a list
             of these: cover only weights that match one. A class matches all weights
-            within a layer, or within a model, of that class. Defaults to `None`, all.
+            inside a layer or a model of that class. Defaults to `None`, all.
         exclude: A layer class, a glob over weight names, or a list of these: leave
-            out the weights that match one, whatever `layers` says. Defaults to
-            `None`, none.
+            out weights that match one, whatever `layers` says. Defaults to `None`,
+            none.
         multipliers: Dict from globs over weight names to finite floats >= 0; the last
             match wins. Defaults to `None`, 1.0 for all.
 
@@ -75,9 +66,6 @@ def select_weights(
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
     >>> [w.name for w, _ in select_weights(model, biases=True)]
     ['a/kernel', 'a/bias']
-
-    Source: the mask of optax's `add_decayed_weights`,
-    https://optax.readthedocs.io/en/latest/api/transformations.html
     """
     decisions = decide(
         model,
@@ -114,11 +102,11 @@ _NO_KERNEL = (
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What the rule says of one weight.
+    """Whether and why the rule covers a weight.
 
     Args:
         weight: The `Weight`.
-        multiplier: Float, or 0.0 where the rule does not cover the weight.
+        multiplier: Float; 0.0 where the rule does not cover the weight.
         why: What decided it, in a few words.
     """
 
@@ -128,15 +116,15 @@ class Decision:
 
 
 def decide(
-    model,
+    model: keras.Model,
     *,
-    biases=False,
-    embeddings=False,
-    layers=None,
-    exclude=None,
-    multipliers=None,
-):
-    """What the rule says of every weight, covered or not, and why.
+    biases: bool = False,
+    embeddings: bool = False,
+    layers: Patterns = None,
+    exclude: Patterns = None,
+    multipliers: Mapping[str, float] | None = None,
+) -> list[Decision]:
+    """Decide for every weight whether the rule covers it, and why.
 
     Args:
         model, biases, embeddings, layers, exclude, multipliers: as in `select_weights`.
@@ -145,7 +133,7 @@ def decide(
         A list of `Decision`, in the order of `find_weights`.
 
     Raises:
-        TypeError, ValueError: a bad argument, or a glob or class that matches nothing.
+        TypeError, ValueError: an invalid argument, or a pattern that matches nothing.
 
     Example:
 
@@ -154,26 +142,34 @@ def decide(
     [('a/kernel', 1.0, 'role'), ('a/bias', 0.0, 'biases=False')]
     """
     flags = {"biases": biases, "embeddings": embeddings}
-    check_arguments(model, flags, layers, exclude, multipliers)
-    layers = None if layers is None else as_list(layers)
-    exclude, multipliers = as_list(exclude), multipliers or {}
+    check_rule(model, flags, layers, exclude, multipliers)
+    narrowed = None if layers is None else as_list(layers)
+    excluded, multipliers = as_list(exclude), multipliers or {}
     weights = find_weights(model)
     open_to = [w for w in weights if not _why_closed(w, flags)]
     if open_to:
-        for pattern in layers or []:
+        for pattern in narrowed or []:
             _check_matches(pattern, model, open_to, weights, "layers")
         for pattern in multipliers:
             _check_matches(pattern, model, open_to, weights, "multipliers")
-    for pattern in exclude:
-        # What is left out already may be excluded too; what does not exist may not.
+    for pattern in excluded:
+        # A weight that the role leaves out may be excluded as well.
         _check_matches(pattern, model, weights, weights, "exclude")
     return [
-        Decision(w, *_decide(w, model, flags, layers, exclude, multipliers))
+        Decision(w, *_decide(w, model, flags, narrowed, excluded, multipliers))
         for w in weights
     ]
 
 
-def _decide(weight, model, flags, layers, exclude, multipliers):
+def _decide(
+    weight: Weight,
+    model: keras.Model,
+    flags: Mapping[str, bool],
+    layers: list[Pattern] | None,
+    exclude: list[Pattern],
+    multipliers: Mapping[str, float],
+) -> tuple[float, str]:
+    """The multiplier of a weight, and what decided it."""
     closed = _why_closed(weight, flags)
     if closed:
         return 0.0, closed
@@ -194,8 +190,8 @@ def _decide(weight, model, flags, layers, exclude, multipliers):
     return multiplier, ", ".join(why)
 
 
-def _why_closed(weight, flags):
-    """Why no `layers` or `multipliers` can cover the weight, or `None`."""
+def _why_closed(weight: Weight, flags: Mapping[str, bool]) -> str | None:
+    """Why `layers` and `multipliers` can't cover the weight, or `None` if they can."""
     if weight.is_frozen_lora_base:
         return "base of LoRA"
     covered = ROLES[weight.role].covered
@@ -204,8 +200,10 @@ def _why_closed(weight, flags):
     return None if covered is True or flags[covered] else f"{covered}=False"
 
 
-def candidates(model, biases=False, embeddings=False):
-    """The weights whose role the rule covers, before it is narrowed by name.
+def candidates(
+    model: keras.Model, biases: bool = False, embeddings: bool = False
+) -> list[Weight]:
+    """The weights whose role the rule covers, before names narrow it down.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
     >>> [weight.name for weight in candidates(model)]
@@ -215,19 +213,25 @@ def candidates(model, biases=False, embeddings=False):
     return [w for w in find_weights(model) if not _why_closed(w, flags)]
 
 
-def _matches(weight, pattern, model):
+def _matches(weight: Weight, pattern: Pattern, model: keras.Model) -> bool:
     if isinstance(pattern, str):
         return fnmatch.fnmatchcase(weight.name, pattern)
-    # The model itself is left out of `layers`, and stands around all of its weights.
+    # The model itself is not in `weight.layers`, but contains all the weights.
     around = (inner_model(model), *weight.layers)
     return any(isinstance(layer, pattern) for layer in around)
 
 
-def _shown(pattern):
+def _shown(pattern: Pattern) -> str:
     return repr(pattern) if isinstance(pattern, str) else pattern.__name__
 
 
-def _check_matches(pattern, model, open_to, weights, argument):
+def _check_matches(
+    pattern: Pattern,
+    model: keras.Model,
+    open_to: list[Weight],
+    weights: list[Weight],
+    argument: str,
+) -> None:
     if any(_matches(weight, pattern, model) for weight in open_to):
         return
     matched = [w for w in weights if _matches(w, pattern, model)]
@@ -240,12 +244,14 @@ def _check_matches(pattern, model, open_to, weights, argument):
     )
 
 
-def _described(weights):
+def _described(weights: Iterable[Weight]) -> str:
     return f"[{listed(f'{w.name} ({w.role})' for w in weights)}]"
 
 
-def _hints(model, weights, pattern=None):
-    """The ways out, for a rule that covers none of these weights."""
+def _hints(
+    model: keras.Model, weights: list[Weight], pattern: Pattern | None = None
+) -> str:
+    """How to change a rule that covers none of these weights."""
     hints = [
         f"pass `{flag}=True` to cover {sorted(roles)} as well"
         for flag in ("embeddings", "biases")
@@ -268,7 +274,7 @@ def _hints(model, weights, pattern=None):
     return "".join(f". Hint: {hint}" for hint in hints)
 
 
-def _glob_meant(pattern, names):
+def _glob_meant(pattern: str, names: list[str]) -> str:
     """What to write instead of a glob that matches none of the names."""
     for glob in (f"{pattern}/*", f"*/{pattern}", f"*/{pattern}/*"):
         if any(fnmatch.fnmatchcase(name, glob) for name in names):
@@ -281,8 +287,8 @@ def _glob_meant(pattern, names):
     return f"{close[0]!r}?" if close else "one of these, with * for any part of it"
 
 
-def _quantized_layers(model):
-    # Of float8, the kernels are floats and train.
+def _quantized_layers(model: keras.Model) -> list[str]:
+    # In float8, the kernels are floats and train.
     return [
         layer.name
         for layer in _keras.all_layers(model)

@@ -26,8 +26,9 @@ import keras
 from keras_l2reg._ledger import Choice
 from keras_l2reg._persistence import Setting
 from keras_l2reg._rule import Pattern
-from keras_l2reg._selection import as_list, candidates
+from keras_l2reg._selection import candidates
 from keras_l2reg._stack import Attachment, config_stack, stack_of
+from keras_l2reg._validation import as_list
 from keras_l2reg.weights import Weight, listed
 
 # The version of `L2AllWeights.get_config`: 1 had the rule, without its outcome.

@@ -1,9 +1,11 @@
-"""The one numeric kernel: the sum of squares of a weight, or of many together.
+"""The sum of squares of a weight, or of several weights at once.
 
 >>> w = keras.ops.convert_to_tensor([3.0, 4.0])
 >>> float(sum_of_squares(w)), float(sum_of_squares(w, w))
 (25.0, 50.0)
 """
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -13,8 +15,8 @@ from keras_l2reg import _keras
 HALF_TYPES = ("float16", "bfloat16")
 
 
-def sum_of_squares(*weights):
-    """`sum_k sum(w_k**2)`, each weight read once; half types add up in float32.
+def sum_of_squares(*weights: Any) -> Any:
+    """`sum_k sum(w_k**2)`, each weight read once; half types are summed in float32.
 
     Args:
         weights: Variables or tensors of any shape, all of one float dtype.
@@ -28,8 +30,8 @@ def sum_of_squares(*weights):
     return _keras.backend.sum_of_squares([in_float32(_tensor(w)) for w in weights])
 
 
-def in_float32(w):
-    """A weight as it is, or cast to float32 if it is float16 or bfloat16.
+def in_float32(w: Any) -> Any:
+    """The weight, cast to float32 if it is float16 or bfloat16.
 
     >>> w = in_float32(keras.ops.ones((2,), "bfloat16"))
     >>> keras.backend.standardize_dtype(w.dtype)
@@ -40,5 +42,5 @@ def in_float32(w):
     return w
 
 
-def _tensor(w):
+def _tensor(w: Any) -> Any:
     return w.value if isinstance(w, keras.Variable) else ops.convert_to_tensor(w)

@@ -1,7 +1,6 @@
-"""Checks of arguments: models, numbers, integers, and the rule that chooses weights.
+"""Checks of arguments: models, numbers, integers, and the rule that selects weights.
 
-Each returns the value in the form that the package works with, or raises an error that
-says what was expected, what was received, and the way out.
+An error says what was expected, what was received, and what to write instead.
 
 >>> import numpy as np
 >>> as_number(1), as_number(np.float32(0.5)), as_number(np.array(0.5))
@@ -14,23 +13,29 @@ import numbers
 import operator
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
 from keras_l2reg.weights import find_weights
 
+# A glob over weight names, or a class of layers.
+Pattern = str | type[keras.layers.Layer]
+Patterns = Pattern | list[Pattern] | tuple[Pattern, ...] | None
 
-def check_number(value, name, expected="a float"):
+
+def check_number(value: Any, name: str, expected: str = "a float") -> float:
     """Return a finite number >= 0 as a float.
 
     Args:
         value: A number of Python or NumPy, or an array or tensor of shape ().
-        name: String, what the argument is called.
-        expected: String, what else the argument may be. Defaults to `"a float"`.
+        name: Name of the argument, for the error.
+        expected: What the argument may be, for the error. Defaults to `"a float"`.
 
     Raises:
-        TypeError: `value` is no number; a `keras.Variable` is none.
-        ValueError: it is negative, infinite or NaN.
+        TypeError: `value` is not a number, but a `keras.Variable` for example.
+        ValueError: `value` is negative, infinite or NaN.
 
     >>> import numpy as np
     >>> check_number(np.array(0.25), "l2")
@@ -51,10 +56,10 @@ def check_number(value, name, expected="a float"):
     return number
 
 
-def as_number(value):
-    """A real number, or the only element of an array of shape (), as a float.
+def as_number(value: Any) -> float | None:
+    """Convert a real number, or an array of shape (), to a float.
 
-    `None` for anything else, also for booleans and for `keras.Variable`.
+    Returns `None` for anything else, also for booleans and for `keras.Variable`.
 
     >>> as_number(keras.ops.convert_to_tensor(0.5)), as_number("0.5"), as_number(True)
     (0.5, None, None)
@@ -67,12 +72,12 @@ def as_number(value):
         dtype = keras.backend.standardize_dtype(value.dtype)
         return float(value) if "int" in dtype or "float" in dtype else None
     except Exception:
-        # No type of numbers, or a tensor that is being traced and has no value yet.
+        # Not a dtype of numbers, or a tensor in a trace, which has no value yet.
         return None
 
 
-def number_meant(value, name):
-    """The way out of a number that was given as something else, if it is one."""
+def number_meant(value: Any, name: str) -> str:
+    """How to write a number that was given as text or as a variable, for an error."""
     if isinstance(value, str):
         try:
             return f"; write {name}={float(value)}, without quotes"
@@ -80,25 +85,25 @@ def number_meant(value, name):
             return ""
     if isinstance(value, keras.Variable):
         return (
-            "; give its present value, "
+            "; give its current value, "
             f"{name}=float(keras.ops.convert_to_numpy(variable))"
         )
     return ""
 
 
-def check_integer(value, name, least=1):
+def check_integer(value: Any, name: str, least: int = 1) -> int:
     """Return an integer >= `least` as an `int`.
 
     Raises:
-        TypeError: `value` is no integer; a boolean is none.
-        ValueError: it is less than `least`.
+        TypeError: `value` is not an integer, but a boolean for example.
+        ValueError: `value` is less than `least`.
 
     >>> import numpy as np
     >>> check_integer(np.array(3), "count")
     3
     """
     try:
-        # Of a boolean it is 0 or 1, which is hardly ever the number meant.
+        # The index of a boolean, 0 or 1, is hardly ever the number that is meant.
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
@@ -116,15 +121,15 @@ def check_integer(value, name, least=1):
     return number
 
 
-def _integer_meant(value, name):
+def _integer_meant(value: Any, name: str) -> str:
     number = as_number(value)
     if number is not None and number.is_integer():
         return f"; write {name}={int(number)}"
     return ""
 
 
-def check_model(model):
-    """Raise a TypeError that says what to give, unless `model` is a `keras.Model`.
+def check_model(model: Any) -> None:
+    """Raise a TypeError unless `model` is a `keras.Model`.
 
     >>> check_model("best.keras")
     Traceback (most recent call last):
@@ -139,7 +144,7 @@ def check_model(model):
     )
 
 
-def _model_meant(model):
+def _model_meant(model: Any) -> str:
     if isinstance(model, (str, os.PathLike)):
         return f"; load it: keras.saving.load_model({str(model)!r})"
     if inspect.isclass(model) or inspect.isfunction(model):
@@ -151,7 +156,17 @@ def _model_meant(model):
     return ""
 
 
-def check_arguments(model, flags, layers, exclude, multipliers):
+def check_rule(
+    model: Any,
+    flags: Mapping[str, Any],
+    layers: Any,
+    exclude: Any,
+    multipliers: Any,
+) -> None:
+    """Raise an error if an argument of `select_weights` is of the wrong type.
+
+    >>> check_rule(keras.Sequential(), {"biases": False}, "head/*", None, {"*": 0.5})
+    """
     check_model(model)
     for name, value in flags.items():
         if not isinstance(value, bool):
@@ -170,7 +185,7 @@ def check_arguments(model, flags, layers, exclude, multipliers):
     _check_multipliers(multipliers, model)
 
 
-def _check_patterns(argument, patterns, model):
+def _check_patterns(argument: str, patterns: Any, model: keras.Model) -> None:
     for pattern in as_list(patterns):
         is_layer_class = inspect.isclass(pattern) and issubclass(
             pattern, keras.layers.Layer
@@ -183,14 +198,14 @@ def _check_patterns(argument, patterns, model):
             )
 
 
-def _pattern_meant(pattern, model):
+def _pattern_meant(pattern: Any, model: keras.Model) -> str:
     if isinstance(pattern, keras.layers.Layer):
         for weight in find_weights(model):
             names = [layer.name for layer in weight.layers]
             for depth, layer in enumerate(weight.layers, 1):
                 if layer is pattern:
                     return f"; for this layer, write '{'/'.join(names[:depth])}/*'"
-        return f"; {pattern.name!r} is no layer of this model that has weights"
+        return f"; {pattern.name!r} is not a layer of this model that has weights"
     if inspect.isclass(pattern):
         return f"; {pattern.__name__} is not a class of layers"
     if isinstance(pattern, re.Pattern):
@@ -198,7 +213,7 @@ def _pattern_meant(pattern, model):
     return "; `print_weights(model)` shows the names, such as 'dense/kernel'"
 
 
-def _check_multipliers(multipliers, model):
+def _check_multipliers(multipliers: Any, model: keras.Model) -> None:
     if multipliers is not None and not isinstance(multipliers, dict):
         raise TypeError(
             "Invalid type for argument `multipliers`. Expected a dict from globs over "
@@ -214,12 +229,12 @@ def _check_multipliers(multipliers, model):
         check_number(value, f"multipliers[{pattern!r}]")
 
 
-def as_list(layers):
-    """The argument `layers` as a list, empty for `None`.
+def as_list(patterns: Patterns) -> list[Pattern]:
+    """The argument `layers` or `exclude` as a list, empty for `None`.
 
     >>> as_list("head/*")
     ['head/*']
     """
-    if layers is None:
+    if patterns is None:
         return []
-    return list(layers) if isinstance(layers, (list, tuple)) else [layers]
+    return list(patterns) if isinstance(patterns, (list, tuple)) else [patterns]

@@ -33,8 +33,8 @@ from keras_l2reg._plan import (
 )
 from keras_l2reg._rule import Existing, Patterns, Rule
 from keras_l2reg._stack import Attachment, Regularizer
+from keras_l2reg._strengths import strength_variables
 from keras_l2reg._validation import check_model
-from keras_l2reg.regularizers import strength_variables
 from keras_l2reg.weights import Weight, find_weights, inner_model, listed
 
 

@@ -1,7 +1,7 @@
-"""Callbacks: `PenaltyLogger` watches the penalty, `L2Scheduler` changes it.
+"""Callbacks: `PenaltyLogger` logs the penalties, `L2Scheduler` changes the strength.
 
 Put them before `CSVLogger`, `TensorBoard`, `EarlyStopping` and the like in the list
-of callbacks, so that these find the new keys in the logs; else there is a warning.
+of callbacks, so that these find the new keys in the logs; there is a warning if not.
 
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
 >>> wrapped = L2AllWeights(model, l2=0.01)
@@ -19,6 +19,8 @@ of callbacks, so that these find the new keys in the logs; else there is a warni
 import inspect
 import math
 import warnings
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -35,7 +37,7 @@ from keras_l2reg._validation import as_number, check_integer, number_meant
 from keras_l2reg.models import L2AllWeights
 from keras_l2reg.weights import listed
 
-# These write down every key that they find in the logs.
+# These record every key that they find in the logs.
 _READ_EVERY_KEY = (
     keras.callbacks.CSVLogger,
     keras.callbacks.History,
@@ -45,13 +47,16 @@ _READ_EVERY_KEY = (
 )
 
 
+Logs = MutableMapping[str, Any] | None
+
+
 class _AddsToLogs(keras.callbacks.Callback):
-    """A callback whose keys reach only the callbacks behind it, and says so."""
+    """A callback that adds keys to the logs, and warns who will not find them."""
 
-    # Of a key that is added: `"l2"`, or what stands before a weight's name.
-    _key = None
+    # The key that is added, or its part before the name of a weight.
+    _key: str
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         missing = [
             type(callback).__name__
             for callback in _keras.callbacks_before(self)
@@ -67,29 +72,29 @@ class _AddsToLogs(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def _adds(self, key):
+    def _adds(self, key: Any) -> bool:
         if not isinstance(key, str):
             return False
         return key == self._key or (self._key[-1] == "/" and key.startswith(self._key))
 
 
-class PenaltyLogger(_AddsToLogs):
-    """Adds the penalty of each weight to the logs, as `penalty/<weight name>`.
+class PenaltyLogger(_AddsToLogs, _keras.BatchLogsCallback):
+    """Add the penalty of each weight to the logs, as `penalty/<weight name>`.
 
-    The weights are read as they are when the callback runs, after the epoch's (or
-    the batch's) last step; `penalty`, without a name behind it, is the wrapper's
-    mean over the epoch. Works on any Keras model with regularizers.
+    Works on any Keras model with regularizers. The values are those of the weights at
+    the end of the epoch (or batch), while `penalty` without a name, which
+    `L2AllWeights` logs, is the mean over the epoch.
 
     Args:
         every_n_batches: Integer >= 1: add the keys to the logs of every n-th batch
             too. Defaults to `None`, epochs only.
         verbose: `0` is silent, `1` prints a table of strength, norm, penalty and
             share of the penalty after each epoch. Defaults to `0`.
-        warn_share: Float in (0, 1]: warn once when the penalty is more than this
-            share of the loss. Defaults to `0.9`.
+        warn_share: Float in (0, 1]: warn once if the penalty is more than this share
+            of the loss. Defaults to `0.9`.
 
     Raises:
-        TypeError, ValueError: a bad argument.
+        TypeError, ValueError: an invalid argument.
 
     Example:
 
@@ -99,13 +104,16 @@ class PenaltyLogger(_AddsToLogs):
     >>> x, y = keras.ops.ones((8, 4)), keras.ops.ones((8, 2))
     >>> sorted(model.fit(x, y, verbose=0, callbacks=[PenaltyLogger()]).history)
     ['loss', 'penalty/out/kernel']
-
-    Source: https://keras.io/guides/writing_your_own_callbacks/
     """
 
     _key = "penalty/"
 
-    def __init__(self, every_n_batches=None, verbose=0, warn_share=0.9):
+    def __init__(
+        self,
+        every_n_batches: int | None = None,
+        verbose: Literal[0, 1] = 0,
+        warn_share: float = 0.9,
+    ):
         super().__init__()
         if every_n_batches is not None:
             every_n_batches = check_integer(every_n_batches, "every_n_batches")
@@ -113,25 +121,25 @@ class PenaltyLogger(_AddsToLogs):
         self.every_n_batches = every_n_batches
         self.verbose = verbose
         self.warn_share = _checked_share(warn_share)
-        self._warned_of = set()
+        self._warned_of: set[str] = set()
         self._batches_done = 0
-        self._compiled = None
+        self._compiled: CompiledPenalties | None = None
         self._is_up_to_date = False
 
     @property
-    def async_safe(self):
-        """Whether Keras need not wait for the logs of a batch: nothing is added."""
-        return self.every_n_batches is None
+    def adds_to_batch_logs(self) -> bool:
+        """Whether later callbacks find penalties in the logs of a batch."""
+        return self.every_n_batches is not None
 
-    def __getstate__(self):
-        # What is compiled does not pickle.
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled function does not pickle.
         return {**vars(self), "_compiled": None, "_is_up_to_date": False}
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._batches_done = 0
         self._is_up_to_date = False
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if not self.every_n_batches:
             return
         # One call stands for several batches under `steps_per_execution`.
@@ -139,8 +147,9 @@ class PenaltyLogger(_AddsToLogs):
         if self._batches_done // self.every_n_batches > before // self.every_n_batches:
             _add(self._penalties_in_fit(), logs)
 
-    def on_epoch_end(self, epoch, logs=None):
-        now = penalties_now(self.model)
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        model: Any = self.model
+        now = penalties_now(model)
         _add(now, logs)
         self._warn_of_nan(now)
         self._warn_of_share(now, logs)
@@ -148,18 +157,21 @@ class PenaltyLogger(_AddsToLogs):
             if (self.params or {}).get("verbose") in (1, "auto"):
                 # Keras' bar is still open, and ends its line only after this callback.
                 print()
-            print_penalties(self.model, title=f"Epoch {epoch + 1}")
+            print_penalties(model, title=f"Epoch {epoch + 1}")
 
-    def _penalties_in_fit(self):
-        # What changes within an epoch does not reach a compiled step either.
-        if not (self._is_up_to_date and _keras.backend.compiles_steps(self.model)):
-            weights = penalized(self.model)
-            if self._compiled is None or not self._compiled.is_for(weights):
-                self._compiled = CompiledPenalties(self.model, weights)
+    def _penalties_in_fit(self) -> dict[str, float]:
+        # A change of regularizers within an epoch misses the compiled step as well.
+        model: Any = self.model
+        compiled = self._compiled
+        is_up_to_date = self._is_up_to_date and _keras.backend.compiles_steps(model)
+        if compiled is None or not is_up_to_date:
+            weights = penalized(model)
+            if compiled is None or not compiled.is_for(weights):
+                self._compiled = compiled = CompiledPenalties(model, weights)
             self._is_up_to_date = True
-        return self._compiled()
+        return compiled()
 
-    def _warn_of_nan(self, now):
+    def _warn_of_nan(self, now: Mapping[str, float]) -> None:
         names = [name for name, value in now.items() if not math.isfinite(value)]
         if names and "nan" not in self._warned_of:
             self._warned_of.add("nan")
@@ -170,7 +182,7 @@ class PenaltyLogger(_AddsToLogs):
                 stacklevel=2,
             )
 
-    def _warn_of_share(self, now, logs):
+    def _warn_of_share(self, now: Mapping[str, float], logs: Logs) -> None:
         loss, penalty = (logs or {}).get("loss"), sum(now.values())
         if loss and penalty > self.warn_share * loss and "share" not in self._warned_of:
             self._warned_of.add("share")
@@ -182,38 +194,41 @@ class PenaltyLogger(_AddsToLogs):
 
 
 class L2Scheduler(_AddsToLogs):
-    """Changes the strength of an `L2AllWeights` while it trains, without a retrace.
+    """Change the strength of an `L2AllWeights` while it trains, without retracing.
 
-    `l2 = schedule(epoch)`, `schedule(epoch, l2)`, or for a `LearningRateSchedule`
-    `l2 = schedule(epoch)` or `schedule(step)`; logged as `l2`.
+    `l2 = schedule(epoch)` or `l2 = schedule(epoch, l2)`; for a `LearningRateSchedule`
+    `l2 = schedule(epoch)` or `l2 = schedule(step)`. The logs show it as `l2`.
 
     Args:
-        schedule: A function of the epoch (an integer from 0), or of the epoch and
-            the present strength where it can't be called without, that returns a
-            float >= 0; or a `keras.optimizers.schedules.LearningRateSchedule`.
-        unit: `"epoch"` or `"step"`: what a `LearningRateSchedule` counts. Steps are
-            the optimizer's iterations, so they go on where a restored run left off.
+        schedule: A function of the epoch (an integer, from 0), or of the epoch and
+            the current strength, that returns a float >= 0; or a
+            `keras.optimizers.schedules.LearningRateSchedule`.
+        unit: `"epoch"` or `"step"`, what a `LearningRateSchedule` counts. Steps are
+            the optimizer's iterations, so a restored run continues where it stopped.
             Defaults to `"epoch"`.
-        verbose: `0` is silent, `1` prints the strength that each epoch begins with.
+        verbose: `0` is silent, `1` prints the strength at the start of each epoch.
             Defaults to `0`.
 
     Raises:
         TypeError: `schedule` is not a function of one or two arguments.
         ValueError: an unknown `unit` or `verbose`, an invalid strength, or a model
-            without a live strength.
+            whose strength can't be changed.
 
     Example:
 
     >>> cosine = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=10)
     >>> L2Scheduler(cosine, unit="step").unit
     'step'
-
-    Source: `keras.callbacks.LearningRateScheduler`.
     """
 
     _key = "l2"
 
-    def __init__(self, schedule, unit="epoch", verbose=0):
+    def __init__(
+        self,
+        schedule: Callable[..., Any],
+        unit: Literal["epoch", "step"] = "epoch",
+        verbose: Literal[0, 1] = 0,
+    ):
         super().__init__()
         is_schedule = isinstance(
             schedule, keras.optimizers.schedules.LearningRateSchedule
@@ -231,56 +246,63 @@ class L2Scheduler(_AddsToLogs):
                 "`keras.optimizers.schedules.LearningRateSchedule`"
             )
         _check_verbose(verbose)
-        self.schedule = schedule if is_schedule else _of_epoch_and_l2(schedule)
+        self.schedule: Any = schedule if is_schedule else _of_epoch_and_l2(schedule)
         self.unit = unit
         self.verbose = verbose
         self._is_schedule = is_schedule
+        self._first_step = 0
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         if not isinstance(model, L2AllWeights):
             raise ValueError(
-                "Expected a model wrapped by `L2AllWeights`: only that has a live "
-                f"strength. Received: {type(model).__name__}; train "
+                "Expected a model wrapped by `L2AllWeights`: only its strength can be "
+                f"changed while it trains. Received: {type(model).__name__}; train "
                 "`L2AllWeights(model, l2)` instead"
             )
         model.l2  # noqa: B018 - raises where the wrapper has no live strength
         super().set_model(model)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        model: Any = self.model
         if self.unit == "step":
-            # Read here, once per epoch: on JAX it is not at hand between steps.
-            iterations = ops.convert_to_numpy(self.model.optimizer.iterations)
+            # Read once per epoch: on JAX it is not readable between steps.
+            iterations: Any = ops.convert_to_numpy(model.optimizer.iterations)
             self._first_step = int(iterations)
             self._assign(self.schedule(self._first_step))
         elif self._is_schedule:
             self._assign(self.schedule(epoch))
         else:
-            self._assign(self.schedule(epoch, self.model.l2))
+            self._assign(self.schedule(epoch, model.l2))
         if self.verbose:
             print_text(
-                f"\nEpoch {epoch + 1}: L2Scheduler sets l2 to {self.model.l2:.4g}"
+                f"\nEpoch {epoch + 1}: L2Scheduler sets l2 to {model.l2:.4g}"
                 f"{', and again at each step' if self.unit == 'step' else ''}."
             )
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         if self.unit == "step":
             # Several batches make one step when gradients are accumulated.
-            batches = self.model.optimizer.gradient_accumulation_steps or 1
+            model: Any = self.model
+            batches = model.optimizer.gradient_accumulation_steps or 1
             step = self._first_step + batch // batches
             self._assign(self.schedule(step))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        model: Any = self.model
         if logs is not None:
-            logs["l2"] = self.model.l2
+            logs["l2"] = model.l2
 
-    def _assign(self, value):
-        # A `LearningRateSchedule` returns a tensor.
-        is_number = not self._is_schedule
-        self.model.l2 = value if is_number else float(ops.convert_to_numpy(value))
+    def _assign(self, value: Any) -> None:
+        model: Any = self.model
+        if self._is_schedule:
+            # A `LearningRateSchedule` returns a tensor.
+            number: Any = ops.convert_to_numpy(value)
+            value = float(number)
+        model.l2 = value
 
 
-def _of_epoch_and_l2(schedule):
-    """`schedule` as a function of both, be it written for one or for two."""
+def _of_epoch_and_l2(schedule: Any) -> Callable[[int, float], Any]:
+    """`schedule` as a function of the epoch and the strength."""
     if _takes(schedule, 1):
         return lambda epoch, l2: schedule(epoch)
     if _takes(schedule, 2):
@@ -297,17 +319,17 @@ def _of_epoch_and_l2(schedule):
     )
 
 
-def _takes(function, count):
+def _takes(function: Any, count: int) -> bool:
     """Whether a function can be called with `count` positional arguments."""
     try:
         inspect.signature(function).bind(*[None] * count)
     except (TypeError, ValueError):
-        # ValueError: some builtins don't tell their signature.
+        # ValueError: some built-in functions have no signature.
         return False
     return True
 
 
-def _check_verbose(verbose):
+def _check_verbose(verbose: Any) -> None:
     if verbose not in (0, 1):
         raise ValueError(
             "Invalid value for argument `verbose`. Expected 0 (silent) or 1 (prints "
@@ -315,7 +337,7 @@ def _check_verbose(verbose):
         )
 
 
-def _checked_share(share):
+def _checked_share(share: Any) -> float:
     number = as_number(share)
     if number is None:
         raise TypeError(
@@ -331,6 +353,6 @@ def _checked_share(share):
     return number
 
 
-def _add(now, logs):
+def _add(now: Mapping[str, float], logs: Logs) -> None:
     if logs is not None:
         logs.update({f"penalty/{name}": value for name, value in now.items()})

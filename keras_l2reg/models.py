@@ -18,6 +18,7 @@ from keras import ops
 
 from keras_l2reg import _keras, _ledger
 from keras_l2reg._builtin import builtin_converter
+from keras_l2reg._live_strength import Strengths, check_representable, regularizer_from
 from keras_l2reg._loss_split import SplitLossModel, check_logged_names
 from keras_l2reg._persistence import (
     temporary_regularizers,
@@ -42,11 +43,11 @@ from keras_l2reg._serialization import (
     rule_to_config,
 )
 from keras_l2reg._stack import Attachment
-from keras_l2reg._strength import Strengths, check_representable, regularizer_from
+from keras_l2reg._strengths import check_strength, strength_value
 from keras_l2reg._validation import check_number
 from keras_l2reg._window import check_inner_model
 from keras_l2reg._wrapper_state import WrapperState
-from keras_l2reg.regularizers import L2, check_strength, strength_value
+from keras_l2reg.regularizers import L2
 from keras_l2reg.weights import Weight, find_weights
 
 
@@ -186,13 +187,13 @@ class L2AllWeights(SplitLossModel):
     @property
     def l2(self) -> float:
         """The strength of the penalty, on Keras' scale; assign to change it live."""
-        strength = self._live_strength()
+        strength = self._require_strength()
         self._sync_state()
         return strength_value(strength)
 
     @l2.setter
     def l2(self, value: float) -> None:
-        strength = self._live_strength()
+        strength = self._require_strength()
         number = strength_value(check_strength(value, "l2"))
         # A variable may hold any number.
         number = check_representable(check_number(number, "l2"), strength.dtype)
@@ -208,7 +209,7 @@ class L2AllWeights(SplitLossModel):
         strength = regularizer.l2 if type(regularizer) is L2 else None
         return strength if isinstance(strength, keras.Variable) else None
 
-    def _live_strength(self) -> keras.Variable:
+    def _require_strength(self) -> keras.Variable:
         """The variable of the strength; an error if there is none, or it has no use."""
         strength = self._strength
         if strength is None:

@@ -1,20 +1,20 @@
-"""set_weight_decay: the same choice of weights, as decoupled decay.
+"""set_weight_decay: decoupled weight decay for the weights that a penalty would cover.
 
-An L2 penalty and decoupled weight decay both shrink the weights, by another way:
+An L2 penalty and decoupled weight decay both shrink the weights, in different ways:
 
 =================  =============================================================
-L2 penalty         the gradient becomes `g + 2 * l2 * w`, and passes through the
-                   optimizer's momentum and scaling; the loss shows it
+L2 penalty         the gradient becomes `g + 2 * l2 * w`, which the optimizer's
+                   momentum and scaling act on; the loss includes the penalty
 decoupled decay    `w -= learning_rate * rate * w` before the optimizer's step;
-                   neither the gradient nor the loss know of it
+                   neither the gradient nor the loss changes
 =================  =============================================================
 
-For plain SGD, without momentum, the two are one: `rate = 2 * l2` (or `rate = beta`
-for `beta * tf.nn.l2_loss`), whatever the learning rate. With momentum, the penalty's
-pull goes through the momentum as well. With Adam and its kin they differ in kind: the
-penalty is divided by the gradient's running size, so that weights with large gradients
-shrink less; decay shrinks all weights by the same share (Loshchilov & Hutter 2019).
-No `rate` stands for an `l2` there; tune it anew.
+For SGD without momentum the two are equivalent, with `rate = 2 * l2` (or `rate = beta`
+for `beta * tf.nn.l2_loss`) at any learning rate. With momentum, that acts on the
+penalty's gradient too. Adam and other adaptive optimizers divide the penalty's
+gradient by the running size of the whole gradient, so that weights with large gradients
+shrink less, while decay shrinks all weights by the same share (Loshchilov & Hutter
+2019). There no `rate` is equivalent to an `l2`; tune it again.
 
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
 >>> model.compile(keras.optimizers.SGD(0.1), "mse")
@@ -22,37 +22,40 @@ No `rate` stands for an `l2` there; tune it anew.
 0.02
 """
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import keras
 
 from keras_l2reg import _keras
 from keras_l2reg._selection import select_weights
-from keras_l2reg._validation import check_number
-from keras_l2reg.weights import find_weights
+from keras_l2reg._validation import Patterns, check_number
+from keras_l2reg.weights import Weight, find_weights
 
 
 def set_weight_decay(
-    optimizer,
-    model,
-    rate,
+    optimizer: keras.optimizers.Optimizer,
+    model: keras.Model,
+    rate: float,
     *,
-    biases=False,
-    embeddings=False,
-    layers=None,
-    exclude=None,
-    multipliers=None,
-):
-    """Have an optimizer decay the covered weights of a model, and no others.
+    biases: bool = False,
+    embeddings: bool = False,
+    layers: Patterns = None,
+    exclude: Patterns = None,
+    multipliers: Mapping[str, float] | None = None,
+) -> keras.optimizers.Optimizer:
+    """Set an optimizer to decay the selected weights of a model, and no others.
 
-    `w -= learning_rate * rate * w` before each step, for each covered weight
+    `w -= learning_rate * rate * w` before each step, for each selected weight
 
-    Replaces the decay, and the exclusions from it, that the optimizer had. Keras
-    saves an optimizer's `weight_decay` without its exclusions: call this again on a
-    model that was loaded.
+    Replaces the weight decay of the optimizer and its exclusions. Keras saves an
+    optimizer's `weight_decay` but not its exclusions: call this again on a loaded
+    model.
 
     Args:
         optimizer: A `keras.optimizers.Optimizer`, built or not.
         model: The built `keras.Model` or `L2AllWeights` that the optimizer trains. If
-            it is compiled already, its next step sees the new decay.
+            it is already compiled, the next training step uses the new decay.
         rate: Finite float >= 0, per unit of the learning rate.
         biases, embeddings, layers, exclude: Which weights, as in
             `keras_l2reg.attach`.
@@ -63,7 +66,7 @@ def set_weight_decay(
         The optimizer.
 
     Raises:
-        TypeError, ValueError: a bad argument; the optimizer is left as it was.
+        TypeError, ValueError: an invalid argument; the optimizer is not changed.
 
     Example:
 
@@ -74,8 +77,9 @@ def set_weight_decay(
     >>> set_weight_decay(optimizer, model, 0.004, layers="hidden/*").weight_decay
     0.004
 
-    Reference: Loshchilov & Hutter, [Decoupled Weight Decay Regularization](
-    https://arxiv.org/abs/1711.05101), ICLR 2019.
+    References:
+        - Loshchilov & Hutter, [Decoupled Weight Decay Regularization](
+          https://arxiv.org/abs/1711.05101), ICLR 2019
     """
     inner = _decaying(optimizer)
     rate = check_number(rate, "rate")
@@ -98,8 +102,8 @@ def set_weight_decay(
     return optimizer
 
 
-def _decaying(optimizer):
-    """The optimizer that takes the steps: mixed precision wraps it."""
+def _decaying(optimizer: Any) -> Any:
+    """The optimizer that takes the steps, inside the wrapper of mixed precision."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(
             "Invalid type for argument `optimizer`. Expected a "
@@ -111,13 +115,14 @@ def _decaying(optimizer):
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     if hasattr(inner, "optimizers"):
         raise ValueError(
-            "Expected an optimizer with a decay of its own; give each one of a "
-            f"`MultiOptimizer` by itself. Received: optimizer={optimizer!r}"
+            "Expected an optimizer with one weight decay. Received: "
+            f"optimizer={optimizer!r}; pass the optimizers of a `MultiOptimizer` one "
+            "by one"
         )
     return inner
 
 
-def _check_built(model):
+def _check_built(model: keras.Model) -> None:
     unbuilt = [weight.name for weight in find_weights(model) if weight.variable is None]
     if unbuilt:
         raise ValueError(
@@ -127,7 +132,7 @@ def _check_built(model):
         )
 
 
-def _check_multipliers(covered):
+def _check_multipliers(covered: Iterable[tuple[Weight, float]]) -> None:
     scaled = {weight.name: factor for weight, factor in covered if factor != 1.0}
     if scaled:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""L2 penalties: `L2` (Keras' scale), `L2Loss` (`tf.nn.l2_loss`'s scale).
+"""L2 penalties on the scale of Keras (`L2`) or of TensorFlow (`L2Loss`), and wrappers.
 
 ===========  ======================  ================================
 class        penalty of a weight w   the same as
@@ -14,89 +14,23 @@ class        penalty of a weight w   the same as
 >>> float(L2(0.1)(w)), float(L2Loss(0.1)(w))
 (3.0, 1.5)
 
-All five compute in float32 when the weight is float16 or bfloat16, where Keras' own
-regularizers overflow at 65504 or keep three digits.
+All five compute in float32 for weights in float16 or bfloat16, where the regularizers
+of Keras overflow at 65504 or keep only three digits.
 """
 
 import functools
-import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_l2reg import _keras
 from keras_l2reg._squares import HALF_TYPES, in_float32, sum_of_squares
+from keras_l2reg._strengths import check_strength, strength_value, times
 from keras_l2reg._validation import as_number, check_number, number_meant
 
-
-def check_strength(value, name):
-    """Return `value` if it is a strength: a finite float >= 0 or a scalar Variable.
-
-    Raises:
-        TypeError: `value` is neither a number nor a `keras.Variable`.
-        ValueError: it is negative, infinite, NaN, or a Variable with a shape.
-
-    >>> check_strength(0.01, "l2")
-    0.01
-    """
-    if not isinstance(value, keras.Variable):
-        return check_number(value, name, "a float or a scalar `keras.Variable`")
-    if value.shape != ():
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a scalar variable. "
-            f"Received: {name}={value} of shape {tuple(value.shape)}; give one "
-            "number for all weights, or a strength for each by `multipliers`"
-        )
-    return value
-
-
-def strength_value(strength):
-    """The number that a strength, float or Variable, stands for now.
-
-    >>> strength_value(keras.Variable(0.5))
-    0.5
-    """
-    if isinstance(strength, keras.Variable):
-        # Through the shortest decimal: 0.01, not 0.009999999776482582.
-        return float(str(ops.convert_to_numpy(strength)))
-    return strength
-
-
-def strength_variables(regularizer):
-    """The variables that a regularizer, or one within it, reads its strength from.
-
-    >>> strength = keras.Variable(0.5)
-    >>> strength_variables(Sum([Scaled(L2(strength), 0.1), "l1"])) == [strength]
-    True
-    """
-    found, parts = [], [*getattr(regularizer, "__dict__", {}).values()]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, keras.Variable):
-            found.append(part)
-        elif isinstance(part, (list, tuple)):
-            parts.extend(part)
-        elif isinstance(part, keras.Regularizer):
-            found.extend(strength_variables(part))
-    return found
-
-
-def _times(strength, penalty):
-    # A float stays one: `ops.multiply` would round it to float32 first.
-    if isinstance(strength, keras.Variable):
-        if _keras.backend.is_baked_in(strength, penalty):
-            warnings.warn(
-                f"The strength {strength.name!r} is a variable that the model in "
-                "training does not track, so JAX compiles its present value into the "
-                "step. Train the `L2AllWeights` that it belongs to, or a model that "
-                "contains this wrapper.",
-                stacklevel=3,
-            )
-        strength = ops.cast(strength, penalty.dtype)
-    elif _keras.backend.in_transform():
-        # There, forward mode makes a float64 of a float times a scalar.
-        strength = ops.convert_to_tensor(strength, penalty.dtype)
-    return strength * penalty
+AnyRegularizer = keras.Regularizer | Callable[[Any], Any]
+RegularizerOrName = AnyRegularizer | str | dict[str, Any]
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
@@ -106,7 +40,7 @@ class L2(keras.Regularizer):
     `penalty = l2 * sum(w**2)`, gradient `2 * l2 * w`
 
     Args:
-        l2: Finite float >= 0, or a scalar `keras.Variable` that is read anew at
+        l2: Finite float >= 0, or a scalar `keras.Variable` that is read again at
             each step. Defaults to `0.01`.
 
     Raises:
@@ -125,18 +59,19 @@ class L2(keras.Regularizer):
     >>> float(penalty(w))
     1.5
 
-    Reference: Krogh & Hertz, [A Simple Weight Decay Can Improve Generalization](
-    https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html),
-    NIPS 1991; `keras.regularizers.L2`.
+    References:
+        - Krogh & Hertz, [A Simple Weight Decay Can Improve Generalization](
+          https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html),
+          NIPS 1991
     """
 
-    def __init__(self, l2=0.01):
+    def __init__(self, l2: float | keras.Variable = 0.01):
         self.l2 = check_strength(l2, "l2")
 
-    def __call__(self, *weights):
-        return _times(self.l2, sum_of_squares(*weights))
+    def __call__(self, *weights: Any) -> Any:
+        return times(self.l2, sum_of_squares(*weights))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"l2": strength_value(self.l2)}
 
 
@@ -147,7 +82,7 @@ class L2Loss(keras.Regularizer):
     `penalty = beta * sum(w**2) / 2 = beta * tf.nn.l2_loss(w)`, gradient `beta * w`
 
     Args:
-        beta: Finite float >= 0, or a scalar `keras.Variable` that is read anew at
+        beta: Finite float >= 0, or a scalar `keras.Variable` that is read again at
             each step. Defaults to `0.01`.
 
     Raises:
@@ -160,16 +95,15 @@ class L2Loss(keras.Regularizer):
     >>> float(L2Loss(0.5)(w)), float(L2(0.25)(w))
     (1.5, 1.5)
 
-    Reference: `tf.nn.l2_loss`, https://www.tensorflow.org/api_docs/python/tf/nn/l2_loss
     """
 
-    def __init__(self, beta=0.01):
+    def __init__(self, beta: float | keras.Variable = 0.01):
         self.beta = check_strength(beta, "beta")
 
-    def __call__(self, *weights):
-        return _times(self.beta, _times(0.5, sum_of_squares(*weights)))
+    def __call__(self, *weights: Any) -> Any:
+        return times(self.beta, times(0.5, sum_of_squares(*weights)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"beta": strength_value(self.beta)}
 
 
@@ -190,18 +124,19 @@ class Scaled(keras.Regularizer):
     >>> float(Scaled(L2(1.0), 0.1)(keras.ops.ones((5, 2))))
     1.0
 
-    Source: the per-parameter `lr_mult`/`wd_mult` of Caffe's `ParamSpec`,
-    https://github.com/BVLC/caffe/blob/master/src/caffe/proto/caffe.proto
+    References:
+        - The `decay_mult` of each parameter in Caffe's
+          [`ParamSpec`](https://github.com/BVLC/caffe/blob/master/src/caffe/proto/caffe.proto)
     """
 
-    def __init__(self, regularizer, factor=1.0):
+    def __init__(self, regularizer: RegularizerOrName, factor: float = 1.0):
         self.factor = check_number(factor, "factor")
         self.regularizer = get_regularizer(regularizer, "regularizer")
 
-    def __call__(self, w):
-        return _times(self.factor, self.regularizer(in_float32(w)))
+    def __call__(self, w: Any) -> Any:
+        return times(self.factor, self.regularizer(in_float32(w)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "factor": self.factor,
@@ -216,7 +151,7 @@ class Sum(keras.Regularizer):
         regularizers: List of Keras regularizers, their names or their configs.
 
     Raises:
-        TypeError: `regularizers` is no list, or holds what is no regularizer.
+        TypeError: `regularizers` is not a list, or one of them is not a regularizer.
         ValueError: an empty list, or an unknown regularizer.
 
     Example:
@@ -224,10 +159,10 @@ class Sum(keras.Regularizer):
     >>> float(Sum([L2(1.0), L2(0.5)])(keras.ops.ones((5, 2))))
     15.0
 
-    Source: `keras.regularizers.L1L2` is the special case of L1 and L2.
+    `keras.regularizers.L1L2` is the special case of one L1 and one L2.
     """
 
-    def __init__(self, regularizers):
+    def __init__(self, regularizers: Sequence[RegularizerOrName]):
         if not isinstance(regularizers, (list, tuple)):
             raise TypeError(
                 "Invalid type for argument `regularizers`. Expected a list of "
@@ -242,12 +177,12 @@ class Sum(keras.Regularizer):
             )
         self.regularizers = [get_regularizer(r, "regularizers") for r in regularizers]
 
-    def __call__(self, w):
+    def __call__(self, w: Any) -> Any:
         w = in_float32(w)
         # Unlike `+`, it adds the float64 of one penalty to the float32 of another.
         return functools.reduce(ops.add, [r(w) for r in self.regularizers])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         serialize = keras.regularizers.serialize
         return {"regularizers": [serialize(r) for r in self.regularizers]}
 
@@ -256,9 +191,10 @@ class Sum(keras.Regularizer):
 class InFloat32(keras.Regularizer):
     """Any regularizer, safe for half types: `penalty = f(cast(w, "float32"))`.
 
-    Keras' regularizers compute in the type of the weight: in float16 they overflow at
-    65504, in bfloat16 they keep three digits. `attach` and `L2AllWeights` put this one
-    around the regularizer of each such weight. Other weights are passed on as they are.
+    The regularizers of Keras compute in the dtype of the weight: in float16 they
+    overflow at 65504, in bfloat16 they keep three digits. `attach` and `L2AllWeights`
+    wrap the regularizer of each such weight in `InFloat32`. Weights of other dtypes
+    are passed on as they are.
 
     Args:
         regularizer: Any Keras regularizer, its name or its config.
@@ -274,18 +210,18 @@ class InFloat32(keras.Regularizer):
     (inf, True)
     """
 
-    def __init__(self, regularizer):
+    def __init__(self, regularizer: RegularizerOrName):
         self.regularizer = get_regularizer(regularizer, "regularizer")
 
-    def __call__(self, w):
+    def __call__(self, w: Any) -> Any:
         return self.regularizer(in_float32(w))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"regularizer": keras.regularizers.serialize(self.regularizer)}
 
 
-def safe_for(dtype, regularizer):
-    """The regularizer itself, or in `InFloat32` if weights of `dtype` need that.
+def safe_for(dtype: str, regularizer: AnyRegularizer) -> AnyRegularizer:
+    """The regularizer itself, or wrapped in `InFloat32` if `dtype` is a half type.
 
     >>> l1 = keras.regularizers.L1(0.1)
     >>> safe_for("float32", l1) is l1, safe_for("float16", l1).regularizer is l1
@@ -295,13 +231,16 @@ def safe_for(dtype, regularizer):
     return regularizer if is_safe or dtype not in HALF_TYPES else InFloat32(regularizer)
 
 
-def get_regularizer(regularizer, name, expected="a Keras regularizer"):
+def get_regularizer(
+    regularizer: Any, name: str, expected: str = "a Keras regularizer"
+) -> AnyRegularizer:
     """`keras.regularizers.get`, with an error that says what to give instead.
 
     Args:
         regularizer: A Keras regularizer, a function, a name or a config.
-        name: String, what the argument is called.
-        expected: String, what it may be. Defaults to `"a Keras regularizer"`.
+        name: Name of the argument, for the error.
+        expected: What the argument may be, for the error. Defaults to
+            `"a Keras regularizer"`.
 
     Raises:
         TypeError: `regularizer` is none of these.
@@ -313,7 +252,8 @@ def get_regularizer(regularizer, name, expected="a Keras regularizer"):
     expected += ", its name or its config"
     if isinstance(regularizer, (str, dict)):
         try:
-            return keras.regularizers.get(regularizer)
+            found: Any = keras.regularizers.get(regularizer)
+            return found
         except ValueError as error:
             # Of a class that it can't find, Keras raises a TypeError that says so.
             raise ValueError(
@@ -321,8 +261,8 @@ def get_regularizer(regularizer, name, expected="a Keras regularizer"):
                 f"Received: {name}={regularizer!r}"
                 f"{_regularizer_meant(regularizer, name, error)}"
             ) from error
-    # For Keras, `None` means "no regularizer", which has no penalty to work on, and a
-    # class its instance of default strength, which is hardly ever the strength meant.
+    # Keras takes `None` for "no regularizer", which has no penalty to work on, and a
+    # class for its default strength, which is hardly ever the one that is meant.
     is_class = isinstance(regularizer, type)
     if is_class or isinstance(regularizer, keras.Variable) or not callable(regularizer):
         hint = f"; call it: {regularizer.__name__}(...)" if is_class else ""
@@ -338,26 +278,26 @@ def get_regularizer(regularizer, name, expected="a Keras regularizer"):
     return regularizer
 
 
-def _regularizer_meant(regularizer, name, error):
+def _regularizer_meant(regularizer: str | dict, name: str, error: Exception) -> str:
     if isinstance(regularizer, dict):
         return (
             f", which Keras can't read: {error}; "
             "`keras.regularizers.serialize(regularizer)` gives a config"
         )
     return number_meant(regularizer, name) or (
-        "; the names are 'l1', 'l2', 'l1_l2' and 'orthogonal_regularizer'. For one of "
-        "your own, pass the object"
+        "; the names are 'l1', 'l2', 'l1_l2' and 'orthogonal_regularizer'. For a "
+        "custom regularizer, pass the object"
     )
 
 
-def total_penalty(variables):
+def total_penalty(variables: Iterable[keras.Variable]) -> Any:
     """`sum_k r_k(w_k)` over variables `w_k` and their regularizers `r_k`.
 
-    Variables under one L2 are summed in one go: many small terms, each with its own
-    product by the strength, cost more than the squares themselves.
+    Variables that share a regularizer are summed at once: many small terms, each times
+    its strength, cost more than the squares themselves.
 
     Args:
-        variables: List of at least one `keras.Variable`, each with a regularizer.
+        variables: At least one `keras.Variable`, each with a regularizer.
 
     Returns:
         A scalar tensor.
@@ -376,10 +316,10 @@ def total_penalty(variables):
     return functools.reduce(ops.add, totals)
 
 
-def _penalty(regularizer, weights):
+def _penalty(regularizer: Any, weights: Sequence[Any]) -> Any:
     if type(regularizer) in (L2, L2Loss):
         return regularizer(*weights)
     if type(regularizer) is Scaled:
         weights = [in_float32(w) for w in weights]
-        return _times(regularizer.factor, _penalty(regularizer.regularizer, weights))
+        return times(regularizer.factor, _penalty(regularizer.regularizer, weights))
     return functools.reduce(ops.add, [regularizer(w) for w in weights])

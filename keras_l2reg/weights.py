@@ -1,4 +1,4 @@
-"""Every weight of a model, described once: the one walk.
+"""Find every weight of a model, and describe each once.
 
 >>> model = keras.Sequential(
 ...     [keras.Input((4,)), keras.layers.Dense(3, name="hidden"),
@@ -10,69 +10,59 @@
 
 import dataclasses
 import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 
 from keras_l2reg import _keras
 from keras_l2reg._roles import role_of
 
-# Weight name -> the layer attribute that persists its regularizer, where they differ.
-_ATTRIBUTES = {
-    "lora_kernel_a": "kernel_regularizer",
-    "lora_kernel_b": "kernel_regularizer",
-    "recurrent_kernel": "recurrent_regularizer",
-    "depthwise_kernel": "depthwise_regularizer",
-    "pointwise_kernel": "pointwise_regularizer",
-    "lora_embeddings_a": "embeddings_regularizer",
-    "lora_embeddings_b": "embeddings_regularizer",
-}
-# What Keras calls a variable that was not given a name, by how many it made before.
+# How Keras names a variable without a name: by the number of those made before.
 _AUTOMATIC_NAME = re.compile(r"variable(_\d+)?")
-_DEPTHWISE_CONV = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-# Attention layers build their projections anew from an attribute of their own.
-_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Weight:
-    """One distinct weight of a model, described once.
+    """One distinct weight of a model.
 
     Args:
         name: Readable name, unique in the model: `"hidden/kernel"`.
         role: `"kernel"`, `"recurrent"`, `"depthwise"`, `"pointwise"`,
             `"embeddings"`, `"bias"`, `"scale"`, `"shift"`, `"slope"` or `"other"`.
         variable: The `keras.Variable`, or `None` while the layer is unbuilt.
-        layers: The layers on the way from the model (left out) to the owner (last).
-        config_layer: The layer whose attribute persists the regularizer, or `None`.
-        config_attribute: The name of that attribute, or `None`.
-        is_guess: Whether the role is a guess, told from the shape alone or from a
-            word within the name. Defaults to `False`.
+        layers: Tuple of the layers from the outermost within the model to the layer
+            that made the weight.
+        config_layer: The layer whose config saves the regularizer. Defaults to
+            `None`: no config does.
+        config_attribute: Name of the attribute of `config_layer` that holds it.
+            Defaults to `None`.
+        is_guess: Boolean, whether the role is a guess, made from the shape alone or
+            from a word in the middle of the name. Defaults to `False`.
 
     Example:
 
     >>> model = keras.Sequential([keras.layers.Dense(3, name="hidden")])
     >>> find_weights(model)[0].name, find_weights(model)[0].variable
     ('hidden/kernel', None)
-
-    Source: `keras.Variable.path`, made independent of the model's own name.
     """
 
     name: str
     role: str
     variable: keras.Variable | None
-    layers: tuple
+    layers: tuple[keras.layers.Layer, ...]
     config_layer: keras.layers.Layer | None = None
     config_attribute: str | None = None
     is_guess: bool = False
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shape = None if self.variable is None else tuple(self.variable.shape)
         guess = " (a guess)" if self.is_guess else ""
         return f"<Weight name={self.name}, role={self.role}{guess}, shape={shape}>"
 
     @property
-    def config_key(self):
-        """A key for the attribute (persistence), or `None` where there is none."""
+    def config_key(self) -> tuple[int, str] | None:
+        """A key for the attribute of `config_layer`, or `None` where there is none."""
         return (
             (id(self.config_layer), self.config_attribute)
             if self.config_attribute
@@ -80,8 +70,8 @@ class Weight:
         )
 
     @property
-    def configured_regularizer(self):
-        """The regularizer that the layer's attribute holds (persistence)."""
+    def configured_regularizer(self) -> Any:
+        """The regularizer that the attribute of `config_layer` holds, or `None`."""
         return (
             getattr(self.config_layer, self.config_attribute)
             if self.config_attribute
@@ -89,19 +79,19 @@ class Weight:
         )
 
     @property
-    def regularizer(self):
-        """The regularizer in effect; for an unbuilt layer, the one to come."""
+    def regularizer(self) -> Any:
+        """The regularizer in effect; for an unbuilt layer, the one it will have."""
         if self.variable is None:
             return self.configured_regularizer
         return self.variable.regularizer
 
     @property
-    def is_lora_factor(self):
+    def is_lora_factor(self) -> bool:
         """Whether it is one of the two small kernels of LoRA."""
         return self.variable is not None and self.variable.name.startswith("lora_")
 
     @property
-    def is_frozen_lora_base(self):
+    def is_frozen_lora_base(self) -> bool:
         """Whether LoRA trains two small kernels in place of this weight."""
         return bool(
             self.layers
@@ -112,18 +102,18 @@ class Weight:
         )
 
 
-def find_weights(model):
-    """Every distinct weight of a model that was made to be trained, frozen or not.
+def find_weights(model: keras.layers.Layer) -> list[Weight]:
+    """Find every distinct weight of a model that was made trainable, frozen or not.
 
-    Shared layers and tied weights come once; a weight belongs to the innermost
-    layer that tracks it. Weights of unbuilt layers are foretold from the layers'
+    Shared layers and tied weights are listed once; a weight belongs to the innermost
+    layer that tracks it. Weights of unbuilt layers are inferred from the layers'
     `*_regularizer` attributes. Statistics and seeds are not weights.
 
     Args:
         model: A `keras.Model` or layer, built or not, or an `L2AllWeights`.
 
     Returns:
-        A list of `Weight`, in the order of the walk.
+        A list of `Weight`, in the order of the layers.
 
     Example:
 
@@ -131,12 +121,10 @@ def find_weights(model):
     >>> x = keras.Input((2,))
     >>> [w.name for w in find_weights(keras.Model(x, layer(layer(x))))]
     ['twice/kernel', 'twice/bias']
-
-    Source: `keras.layers.Layer.weights`, https://keras.io/api/layers/base_layer/
     """
     found, seen_layers, seen_variables, names = [], set(), set(), set()
 
-    def visit(layer, layers):
+    def visit(layer: Any, layers: tuple) -> None:
         seen_layers.add(id(layer))
         children = _keras.sublayers(layer)
         inner = {id(v) for child in children for v in child.variables}
@@ -146,8 +134,10 @@ def find_weights(model):
         for name, variable in named:
             if variable is None or id(variable) not in seen_variables:
                 seen_variables.add(id(variable))
-                role = _role(name, variable, layer, siblings)
-                found.append(_describe(name, role, variable, layers, layer, names))
+                path = "/".join([*(around.name for around in layers), name])
+                full_name = _unused(path, names)
+                weight = _describe(full_name, name, variable, layers, layer, siblings)
+                found.append(weight)
         for child in children:
             if id(child) not in seen_layers:
                 visit(child, (*layers, child))
@@ -157,37 +147,41 @@ def find_weights(model):
     return found
 
 
-def inner_model(model):
+def inner_model(model: Any) -> Any:
     """The model that an `L2AllWeights` wraps; any other model is returned as it is.
 
     >>> model = keras.Sequential([keras.layers.Dense(3)])
     >>> inner_model(model) is model
     True
     """
-    # By a mark on the class: a user's model may have a `wrapped_model` of its own.
+    # By a mark on the class: any model may have an attribute `wrapped_model`.
     is_wrapper = getattr(type(model), "_is_keras_l2reg_wrapper", False)
     return model.wrapped_model if is_wrapper else model
 
 
-def _named(layer, variables):
+def _named(
+    layer: keras.layers.Layer, variables: Sequence[keras.Variable]
+) -> list[tuple[str, keras.Variable | None]]:
     """`(name, variable)` of each; `None` for those that the layer is yet to make."""
     names = _own_names(layer, variables)
-    to_come = [] if layer.built else _names_to_come(layer, set(names))
+    to_come = [] if layer.built else _keras.names_to_come(layer, names)
     named = zip(names, variables, strict=True)
     return [*named, *((name, None) for name in to_come)]
 
 
-def _own_names(layer, variables):
-    """The variables' names; for automatic ones, what the layer calls the variable.
+def _own_names(
+    layer: keras.layers.Layer, variables: Sequence[keras.Variable]
+) -> list[str]:
+    """The variables' names; for automatic ones, the attribute that holds the variable.
 
-    Keras counts variables without a name over the whole process, so that a model
-    built again would have others.
+    Keras numbers variables without a name over the whole process, so that a model
+    built again would have other names.
     """
     if not any(_AUTOMATIC_NAME.fullmatch(v.name) for v in variables):
         return [v.name for v in variables]
     called = {}
     for attribute, value in vars(layer).items():
-        # Keras' own lists of variables are private.
+        # The lists in which Keras tracks variables are private.
         if isinstance(value, keras.Variable) or not attribute.startswith("_"):
             for path, leaf in _leaves(value):
                 name = "/".join([attribute.lstrip("_"), *path])
@@ -198,7 +192,9 @@ def _own_names(layer, variables):
     ]
 
 
-def _leaves(value, path=()):
+def _leaves(
+    value: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], keras.Variable]]:
     """The variables in nested lists and dicts, each with its path."""
     if isinstance(value, keras.Variable):
         yield path, value
@@ -210,31 +206,25 @@ def _leaves(value, path=()):
             yield from _leaves(part, (*path, str(index)))
 
 
-def _describe(own_name, role, variable, layers, owner, taken):
-    name = _unused("/".join([*(layer.name for layer in layers), own_name]), taken)
-    role, attribute, is_guess = role
-    config_layer = owner
-    if len(layers) > 1 and isinstance(layers[-2], _ATTENTION):
-        config_layer = layers[-2]
-    # MultiHeadAttention keeps its regularizers under private names.
-    for candidate in (attribute, f"_{attribute}"):
-        if _is_readable(config_layer, candidate):
-            return Weight(
-                name, role, variable, layers, config_layer, candidate, is_guess
-            )
-    return Weight(name, role, variable, layers, is_guess=is_guess)
+def _describe(
+    full_name: str,
+    name: str,
+    variable: keras.Variable | None,
+    layers: tuple[keras.layers.Layer, ...],
+    owner: keras.layers.Layer,
+    siblings: Collection[str],
+) -> Weight:
+    parent = layers[-2] if len(layers) > 1 else None
+    config_layer, attribute = _keras.regularizer_attribute(name, owner, parent)
+    if name == "kernel" and attribute == "depthwise_regularizer":
+        role, is_guess = "depthwise", False
+    else:
+        shape = None if variable is None else tuple(variable.shape)
+        role, is_guess = role_of(name, shape, siblings)
+    return Weight(full_name, role, variable, layers, config_layer, attribute, is_guess)
 
 
-def _is_readable(config_layer, attribute):
-    # A property of the user's own may raise anything.
-    try:
-        getattr(config_layer, attribute)
-    except Exception:
-        return False
-    return True
-
-
-def _unused(name, taken):
+def _unused(name: str, taken: set[str]) -> str:
     unique, count = name, 0
     while unique in taken:
         count += 1
@@ -243,31 +233,8 @@ def _unused(name, taken):
     return unique
 
 
-def _role(name, variable, owner, siblings):
-    """The role, the attribute that persists the regularizer, whether it is a guess."""
-    if name == "kernel" and isinstance(owner, _DEPTHWISE_CONV):
-        return "depthwise", "depthwise_regularizer", False
-    shape = None if variable is None else tuple(variable.shape)
-    role, is_guess = role_of(name, shape, siblings)
-    return role, _ATTRIBUTES.get(name, f"{name}_regularizer"), is_guess
-
-
-def _names_to_come(layer, present):
-    """Names of the variables that an unbuilt layer is about to make."""
-    stems = [
-        attribute.strip("_").removesuffix("_regularizer")
-        for attribute in vars(layer)
-        if attribute.endswith("_regularizer")
-    ]
-    by_attribute = {a: n for n, a in _ATTRIBUTES.items() if not n.startswith("lora_")}
-    names = [by_attribute.get(f"{stem}_regularizer", stem) for stem in stems]
-    if isinstance(layer, _DEPTHWISE_CONV):
-        names = ["kernel" if n == "depthwise_kernel" else n for n in names]
-    return [n for n in names if n not in {"activity", *present}]
-
-
-def listed(names, shown=20):
-    """Names for a message: the first of many, and how many more there are.
+def listed(names: Iterable[str], shown: int = 20) -> str:
+    """Join names for a message: the first ones, and how many more there are.
 
     >>> listed(["a", "b", "c"], shown=2)
     'a, b and 1 more'

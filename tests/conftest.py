@@ -1,4 +1,4 @@
-"""What every test gets: the same seeds, and a fresh Keras for each module."""
+"""Every test starts with the same seed, every module with a new Keras session."""
 
 import os
 
@@ -8,7 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import pytest
 
-# Where a warning of ours is not what is tested: beside an error, on a page of its own.
+# Files whose code triggers a warning that is not what they test or explain.
 ON_PURPOSE = {
     "test_errors.py": "ignore:These weights have a penalty already",
     "uncovered.py": "ignore:These weights have a penalty already",
@@ -34,5 +34,5 @@ def fresh_keras():
 
 @pytest.fixture
 def torch():
-    """torch as a reference for what other backends do; it is no requirement."""
+    """torch, as a reference on every backend; skips the test if it is not installed."""
     return pytest.importorskip("torch")

@@ -32,13 +32,13 @@ MODELS = {}
 
 
 def entry(inputs, covered, **rule):
-    """Put the decorated builder into the table, under its own name."""
+    """Add the decorated function that builds a model to the table, by its name."""
 
-    def put(build):
+    def add(build):
         MODELS[build.__name__] = Entry(build, inputs, covered, rule)
         return build
 
-    return put
+    return add
 
 
 def around(*stack, shape):
@@ -125,7 +125,7 @@ def subclassed_built():
 
 @keras.saving.register_keras_serializable(__name__)
 class Nameless(keras.Model):
-    """Its layers have the names that Keras makes up, in lists of layers."""
+    """Its layers are in a list and have the names that Keras gives them."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -534,7 +534,7 @@ def spectral_normalization():
 
 @keras.saving.register_keras_serializable(__name__)
 class Bare(layers.Layer):
-    """Makes its weights without a thought of regularizers."""
+    """Makes its weights without regularizers."""
 
     def build(self, input_shape):
         self.w = self.add_weight(shape=(input_shape[-1], 3), name="w")
@@ -557,7 +557,7 @@ def custom_bare_weight_unbuilt():
 
 @keras.saving.register_keras_serializable(__name__)
 class Twins(layers.Layer):
-    """Two weights of one name, that Keras does not keep from happening."""
+    """Two weights of the same name, which Keras allows."""
 
     def build(self, input_shape):
         self.a = self.add_weight(shape=(input_shape[-1], 3), name="kernel")
@@ -574,7 +574,7 @@ def custom_weights_of_one_name():
 
 @keras.saving.register_keras_serializable(__name__)
 class Regularized(layers.Layer):
-    """Carries a regularizer of its own, as Keras' layers do."""
+    """Has a `kernel_regularizer`, as the layers of Keras do."""
 
     def __init__(self, kernel_regularizer=None, **kwargs):
         super().__init__(**kwargs)
@@ -602,7 +602,7 @@ def custom_with_regularizer():
 
 @keras.saving.register_keras_serializable(__name__)
 class Residual(layers.Layer):
-    """A layer of layers and of a weight of its own, made in `build`."""
+    """A layer that holds a layer and a weight, both made in `build`."""
 
     def build(self, input_shape):
         self.inner = layers.Dense(input_shape[-1], name="inner")

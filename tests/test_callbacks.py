@@ -1,4 +1,4 @@
-"""PenaltyLogger and L2Scheduler, with Keras' own callbacks behind them."""
+"""PenaltyLogger and L2Scheduler, followed by the callbacks of Keras."""
 
 import csv
 import functools
@@ -59,7 +59,7 @@ def fit(model, *callbacks, **kwargs):
 
 
 def expected_penalties(model, l2=0.05):
-    """By NumPy."""
+    """The penalties, computed by NumPy in float64."""
     return {
         f"penalty/{name}/kernel": l2
         * np.sum(model.get_layer(name).get_weights()[0].astype("float64") ** 2)
@@ -68,7 +68,7 @@ def expected_penalties(model, l2=0.05):
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps what a callback behind PenaltyLogger finds in the logs."""
+    """Records what a callback after PenaltyLogger finds in the logs."""
 
     def __init__(self):
         super().__init__()
@@ -133,7 +133,7 @@ def test_a_callback_that_misses_the_penalties_is_named(before, name, tmp_path):
         fit(bare(), PenaltyLogger(), before(tmp_path))
 
 
-def test_a_csv_file_in_front_lacks_the_columns_that_the_warning_names(tmp_path):
+def test_a_csv_logger_listed_first_lacks_the_columns_that_the_warning_names(tmp_path):
     path = tmp_path / "log.csv"
     with pytest.warns(UserWarning, match="CSVLogger before L2Scheduler .* 'l2'"):
         fit(wrapped(), keras.callbacks.CSVLogger(path), L2Scheduler(lambda epoch: 0.1))
@@ -141,7 +141,7 @@ def test_a_csv_file_in_front_lacks_the_columns_that_the_warning_names(tmp_path):
         assert "l2" not in csv.DictReader(file).fieldnames
 
 
-def test_callbacks_that_miss_nothing_may_stand_in_front(tmp_path):
+def test_callbacks_that_read_other_keys_may_be_listed_first(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         fit(
@@ -154,7 +154,7 @@ def test_callbacks_that_miss_nothing_may_stand_in_front(tmp_path):
 
 
 @pytest.mark.parametrize("build", [wrapped, bare])
-def test_every_n_batches(build):
+def test_every_n_batches_adds_the_keys_to_every_nth_batch(build):
     model, watch = build(), Watch()
     fit(model, PenaltyLogger(every_n_batches=2), watch, epochs=1)
     found = [
@@ -163,7 +163,7 @@ def test_every_n_batches(build):
     assert found == [1, 3]
 
 
-def test_the_values_of_a_batch_are_those_of_its_weights():
+def test_the_values_of_a_batch_are_those_after_its_step():
     stepped, watch = wrapped(), Watch()
     stepped.set_weights(weights := [w + 0.1 for w in stepped.get_weights()])
     fit(stepped, PenaltyLogger(every_n_batches=1), watch, epochs=1)
@@ -178,7 +178,7 @@ def test_the_values_of_a_batch_are_those_of_its_weights():
 
 @pytest.mark.filterwarnings("ignore:The penalty, ")
 @pytest.mark.parametrize("is_eager", [False, True], ids=["compiled", "eager"])
-def test_the_values_of_a_batch_follow_what_is_attached(is_eager):
+def test_the_values_of_a_batch_follow_a_new_attach_call(is_eager):
     """From the next epoch on; in an eager step, from the next batch on."""
     strengths = {5: 0.3, 12: 0.7}  # by the count of batches before
 
@@ -210,6 +210,11 @@ def test_the_values_of_a_batch_follow_what_is_attached(is_eager):
             assert logs[key] == pytest.approx(value, rel=1e-5)
     copy = pickle.loads(pickle.dumps(logger))
     assert copy.every_n_batches == 1
+
+
+def test_keras_waits_for_a_logger_only_if_it_adds_to_batch_logs():
+    assert PenaltyLogger().async_safe
+    assert not PenaltyLogger(every_n_batches=2).async_safe
 
 
 @pytest.mark.skipif(
@@ -255,7 +260,7 @@ def test_frozen_layers_have_no_penalty():
     assert penalties(model) == {}
 
 
-def test_a_model_without_penalties_is_told_so(capsys):
+def test_the_table_of_a_model_without_penalties_says_so(capsys):
     model = two_layers()
     model.compile("sgd", "mse")
     assert set(fit(model, PenaltyLogger(verbose=1, every_n_batches=1))) == {"loss"}
@@ -297,11 +302,11 @@ def test_warns_once_of_a_penalty_that_is_most_of_the_loss():
     )
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_warns_once_of_nan_by_name(bad):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_warns_once_of_nan_by_name(value):
     model = wrapped()
     kernel = model.get_layer("out").kernel
-    kernel.assign(np.full(kernel.shape, bad))
+    kernel.assign(np.full(kernel.shape, value))
     messages = caught_warnings(model, PenaltyLogger(), epochs=3)
     (message,) = [m for m in messages if "out/kernel" in m]
     assert "NaN" in message
@@ -353,7 +358,7 @@ def test_a_terminal_that_lacks_a_letter_does_not_end_the_training(monkeypatch):
 # --- L2Scheduler -----------------------------------------------------------------
 
 
-def test_a_function_of_the_epoch():
+def test_l2_follows_a_function_of_the_epoch():
     model = wrapped(step_size=0.0)
     history = fit(model, L2Scheduler(lambda epoch: 0.1 / (epoch + 1)), epochs=3)
     expected = [0.1, 0.05, 0.1 / 3]
@@ -364,14 +369,14 @@ def test_a_function_of_the_epoch():
     )
 
 
-def test_a_function_of_the_epoch_and_the_strength():
+def test_l2_follows_a_function_of_the_epoch_and_the_strength():
     history = fit(
         wrapped(0.4), L2Scheduler(lambda e, l2: l2 / 2 if e else l2), epochs=3
     )
     np.testing.assert_allclose(history["l2"], [0.4, 0.2, 0.1], rtol=1e-6)
 
 
-def test_a_schedule_over_epochs():
+def test_l2_follows_a_schedule_over_epochs():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
         [0, 1], [0.3, 0.2, 0.1]
     )
@@ -380,7 +385,7 @@ def test_a_schedule_over_epochs():
 
 
 class Strengths(keras.callbacks.Callback):
-    """Keeps the strength of each step."""
+    """Records the strength of each step."""
 
     def __init__(self):
         super().__init__()
@@ -390,7 +395,7 @@ class Strengths(keras.callbacks.Callback):
         self.seen.append(self.model.l2)
 
 
-def test_a_schedule_over_steps_goes_on_where_it_was():
+def test_a_schedule_over_steps_continues_in_the_next_fit():
     schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 20, 0.0)
     model, strengths = wrapped(step_size=0.0), Strengths()
     history = fit(model, L2Scheduler(schedule, unit="step"), strengths)
@@ -416,7 +421,7 @@ def test_steps_are_the_optimizers_when_gradients_are_accumulated():
 
 
 @pytest.mark.parametrize("unit", ["epoch", "step"])
-def test_no_new_trace(unit):
+def test_a_scheduler_causes_no_new_trace(unit):
     count = []
 
     class Counting(layers.Layer):
@@ -436,12 +441,12 @@ def test_no_new_trace(unit):
         assert len(count) == traced
 
 
-def test_verbose_says_the_strength(capsys):
+def test_verbose_prints_the_strength(capsys):
     fit(wrapped(), L2Scheduler(lambda epoch: 0.125, verbose=1), epochs=1)
     assert "Epoch 1: L2Scheduler sets l2 to 0.125." in capsys.readouterr().out
 
 
-def test_verbose_says_the_strength_that_an_epoch_of_steps_begins_with(capsys):
+def test_verbose_prints_the_strength_at_the_start_of_an_epoch_of_steps(capsys):
     schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 20, 0.0)
     fit(wrapped(), L2Scheduler(schedule, unit="step", verbose=1))
     out = capsys.readouterr().out
@@ -470,7 +475,7 @@ def test_a_function_of_unknown_arguments_is_refused_with_a_way_out(schedule):
         L2Scheduler(schedule)
 
 
-def test_a_number_is_no_schedule():
+def test_a_number_is_refused_as_a_schedule():
     with pytest.raises(TypeError, match=r"Received: schedule=0\.1; .*`model\.l2`"):
         L2Scheduler(0.1)
 
@@ -484,7 +489,7 @@ sys.path.insert(0, sys.argv[1])
 from test_callbacks import Strengths, fit, scheduler, wrapped
 
 class Kill(keras.callbacks.Callback):
-    """Dies in the midst of the third epoch, without a word."""
+    """Kills the process in the middle of the third epoch."""
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
     def on_train_batch_end(self, batch, logs=None):
@@ -511,7 +516,7 @@ def scheduler(kind):
     "kind",
     [pytest.param(k, marks=pytest.mark.slow) for k in ("step", "function", "epoch")],
 )
-def test_a_killed_run_resumes_as_if_unbroken(kind, tmp_path):
+def test_a_killed_run_resumes_as_if_it_was_never_stopped(kind, tmp_path):
     start = wrapped()
     start.save_weights(tmp_path / "start.weights.h5")
     died = subprocess.run(

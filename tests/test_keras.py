@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from models import VECTORS, around
+from keras.src.callbacks import callback_list
+from models import SEQUENCES, VECTORS, around
 
 from keras_l2reg import _keras
 
@@ -528,6 +529,60 @@ def test_callbacks_before_one_are_known_while_keras_calls_it():
     assert nosy.before == [first] and last.before == [first, nosy]
     nosy.on_train_begin()
     assert nosy.before == []
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_keras_waits_after_a_batch_for_callbacks_that_add_to_its_logs(
+    adds, monkeypatch
+):
+    class Adding(_keras.BatchLogsCallback):
+        adds_to_batch_logs = adds
+
+        def on_train_batch_end(self, batch, logs=None):
+            pass
+
+    # As on JAX; TensorFlow always waits.
+    monkeypatch.setattr(callback_list.backend, "IS_THREAD_SAFE", True)
+    assert keras.callbacks.CallbackList([Adding()])._async_train is not adds
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [layers.MultiHeadAttention(2, 3), layers.GroupQueryAttention(4, 2, 1)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_attention_saves_the_regularizer_of_its_projections(attention):
+    attention(SEQUENCES, SEQUENCES)
+    is_private = isinstance(attention, layers.MultiHeadAttention)
+    attribute = "_kernel_regularizer" if is_private else "kernel_regularizer"
+    for projection in _keras.sublayers(attention)[:3]:
+        kernel = _keras.regularizer_attribute("kernel", projection, attention)
+        assert kernel == (attention, attribute)
+    setattr(attention, attribute, keras.regularizers.L2(0.5))
+    config = attention.get_config()["kernel_regularizer"]
+    assert config["config"] == {"l2": 0.5}
+
+
+def test_a_weight_without_an_attribute_for_its_regularizer():
+    class Raising(layers.Layer):
+        @property
+        def kernel_regularizer(self):
+            raise OSError("no file")
+
+    assert _keras.regularizer_attribute("kernel", Raising()) == (None, None)
+    dense = layers.Dense(2)
+    assert _keras.regularizer_attribute("scale", dense) == (None, None)
+    assert _keras.regularizer_attribute("bias", dense) == (dense, "bias_regularizer")
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.Dense(2), layers.DepthwiseConv1D(2), layers.SeparableConv1D(2, 2)]
+)
+def test_the_names_of_weights_to_come_are_those_of_the_built_layer(layer):
+    expected = _keras.names_to_come(layer, [])
+    layer.build((None, 5, 6))
+    assert sorted(expected) == sorted(v.name for v in layer.weights)
+    assert _keras.names_to_come(layer, expected) == []
 
 
 def test_lambdas_are_restored_on_request_only():

@@ -1,4 +1,4 @@
-"""`python -m keras_l2reg FILE.keras`: what it prints, and the exit code."""
+"""`python -m keras_l2reg FILE.keras`: what it prints and its exit codes."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ from keras_l2reg import L2AllWeights
 from keras_l2reg.__main__ import main
 
 
-def mlp(hidden=None):
+def mlp(hidden: str | None = None) -> keras.Sequential:
     return keras.Sequential(
         [
             keras.Input((4,)),
@@ -40,7 +40,7 @@ def saved(tmp_path):
     return save
 
 
-def test_findings(saved, capsys):
+def test_findings_are_printed(saved, capsys):
     model = mlp()
     model.compile("adamw", "mse")
     assert main([saved(model)]) == 1
@@ -50,17 +50,17 @@ def test_findings(saved, capsys):
     assert err == ""
 
 
-def test_no_findings(saved, capsys):
+def test_model_without_findings(saved, capsys):
     assert main([saved(mlp("l2"))]) == 0
     assert capsys.readouterr().out == "No findings.\n"
 
 
 @pytest.mark.filterwarnings("ignore:These weights have a penalty already")
-def test_wrapped_model(saved):
+def test_wrapped_model_loads_without_imports(saved):
     assert main([saved(L2AllWeights(mlp("l2"), l2=0.01, existing="replace"))]) == 0
 
 
-def test_json(saved, capsys):
+def test_findings_as_json(saved, capsys):
     assert main(["--json", saved(mlp())]) == 1
     (finding,) = json.loads(capsys.readouterr().out)
     assert sorted(finding) == ["code", "file", "fix", "message", "severity", "where"]
@@ -69,59 +69,55 @@ def test_json(saved, capsys):
     assert json.loads(capsys.readouterr().out) == []
 
 
-def _truncated(path):
+def truncate(path: str) -> None:
     with open(path, "rb+") as file:
         file.truncate(os.path.getsize(path) // 2)
 
 
-def _garbled(path):
-    # Still a zip file, the middle of which is not what it was.
+def overwrite_the_middle(path: str) -> None:
+    # It is still a zip file, but its middle is overwritten.
     with open(path, "rb+") as file:
         file.seek(os.path.getsize(path) // 4)
         file.write(b"\xff" * 400)
 
 
-def _replaced(path, **members):
+def replace(path: str, members: dict[str, bytes | None]) -> None:
     with zipfile.ZipFile(path) as file:
         content = {name: file.read(name) for name in file.namelist()}
-    content.update({name.replace("_json", ".json"): m for name, m in members.items()})
+    content |= members
     with zipfile.ZipFile(path, "w") as file:
         for name, data in content.items():
             if data is not None:
                 file.writestr(name, data)
 
 
-FAULTS = {
-    "truncated": _truncated,
-    "garbled": _garbled,
+UNKNOWN_CLASS = b'{"module": "nowhere", "class_name": "X", "config": {}}'
+DAMAGES = {
+    "truncated": truncate,
+    "overwritten": overwrite_the_middle,
     "empty": lambda path: pathlib.Path(path).write_bytes(b""),
     "text": lambda path: pathlib.Path(path).write_text("import keras\n" * 99),
     "other zip": lambda path: zipfile.ZipFile(path, "w").writestr("a.txt", "a"),
-    "no config": lambda path: _replaced(path, config_json=None),
-    "bad config": lambda path: _replaced(path, config_json=b"{"),
-    "another config": lambda path: _replaced(path, config_json=b'{"a": 1}'),
-    "unknown class": lambda path: _replaced(
-        path,
-        config_json=json.dumps(
-            {"module": "nowhere", "class_name": "X", "config": {}}
-        ).encode(),
-    ),
+    "no config": lambda path: replace(path, {"config.json": None}),
+    "bad config": lambda path: replace(path, {"config.json": b"{"}),
+    "another config": lambda path: replace(path, {"config.json": b'{"a": 1}'}),
+    "unknown class": lambda path: replace(path, {"config.json": UNKNOWN_CLASS}),
     "missing": os.remove,
     "directory": lambda path: (os.remove(path), os.mkdir(path)),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_unreadable_file(saved, capsys, fault):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_file_is_reported_in_one_line(saved, capsys, damage):
     path = saved(mlp())
-    FAULTS[fault](path)
+    DAMAGES[damage](path)
     assert main([path]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1 and path in err and len(err.strip()) > len(path) + 20
 
 
-def test_safe_mode_stays_on(saved, capsys):
+def test_files_with_code_are_not_loaded(saved, capsys):
     path = saved(keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: 2 * x)]))
     assert main([path]) == 2
     out, err = capsys.readouterr()
@@ -129,8 +125,8 @@ def test_safe_mode_stays_on(saved, capsys):
     assert "Lambda" in err and err.endswith("`keras_l2reg.audit(model)` there.\n")
 
 
-def foreign_files(folder):
-    """Files that are no model of Keras 3, and what is said of each."""
+def save_other_files(folder: pathlib.Path) -> dict[str, str]:
+    """Save files that are not Keras 3 models; return a pattern for each message."""
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -169,25 +165,25 @@ def foreign_files(folder):
     }
 
 
-def test_what_is_no_model_is_named_without_keras(tmp_path, capsys, monkeypatch):
-    expected = foreign_files(tmp_path)
-    monkeypatch.setattr(keras_l2reg.__main__, "_start", None)
+def test_other_files_are_recognized_without_keras(tmp_path, capsys, monkeypatch):
+    expected = save_other_files(tmp_path)
+    monkeypatch.setattr(keras_l2reg.__main__, "_start_keras", None)
     assert main([str(tmp_path / name) for name in expected]) == 2
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == "" and len(lines) == len(expected)
-    for line, (name, said) in zip(lines, expected.items(), strict=True):
+    for line, (name, pattern) in zip(lines, expected.items(), strict=True):
         assert line.startswith(f"keras_l2reg: {tmp_path / name}: ")
-        assert re.search(said, line), line
+        assert re.search(pattern, line), line
 
 
-def test_a_model_in_a_folder(tmp_path, capsys):
+def test_model_saved_as_a_folder(tmp_path, capsys):
     keras.saving.save_model(mlp(), tmp_path / "model", zipped=False)
     assert main([str(tmp_path / "model")]) == 1
     assert "last-layer-only" in capsys.readouterr().out
 
 
-def test_several_files(saved, capsys):
+def test_several_files_are_audited_in_turn(saved, capsys):
     found, sound = saved(mlp(), "found.keras"), saved(mlp("l2"), "sound.keras")
     missing = sound.replace("sound", "missing")
     assert main([sound, sound]) == 0
@@ -201,13 +197,13 @@ def test_several_files(saved, capsys):
     assert err == f"keras_l2reg: {missing}: no such file\n"
 
 
-def test_a_saved_layer(tmp_path, capsys):
+def test_saved_layer_is_not_a_model(tmp_path, capsys):
     layer = layers.Dense(2)
     layer.build((None, 3))
     keras.saving.save_model(layer, tmp_path / "layer.keras")
     assert main([str(tmp_path / "layer.keras")]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and "holds a Dense, not a model" in err
+    assert out == "" and err.count("\n") == 1 and "contains a Dense, not a model" in err
 
 
 MODULE = """
@@ -228,7 +224,7 @@ def shifted(x):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """The name of a module of custom layers, which is forgotten again."""
+    """The name of a module of custom layers; unregistered after the test."""
     name = "layers_of_test_main"
     (tmp_path / f"{name}.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -239,8 +235,8 @@ def module(tmp_path, monkeypatch):
     keras.saving.get_custom_objects().update(registered)
 
 
-def custom(name, saved, layer):
-    """A saved model with a custom layer, whose module is forgotten again."""
+def save_with_custom_layer(name, saved, layer):
+    """Save a model with a custom layer, then unload the layer's module."""
     module = importlib.import_module(name)
     activation = module.shifted if layer == "Plain" else None
     out = layers.Dense(2, activation=activation, kernel_regularizer="l2")
@@ -254,8 +250,8 @@ def custom(name, saved, layer):
 
 
 @pytest.mark.parametrize("layer", ["Plain", "Registered"])
-def test_custom_layers(module, saved, capsys, layer):
-    path = custom(module, saved, layer)
+def test_custom_layers_need_their_module(module, saved, capsys, layer):
+    path = save_with_custom_layer(module, saved, layer)
     assert main([path]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
@@ -267,22 +263,22 @@ def test_custom_layers(module, saved, capsys, layer):
     assert "last-layer-only" in capsys.readouterr().out
 
 
-def test_a_module_that_fails(saved, tmp_path, monkeypatch, capsys):
+def test_module_that_cannot_be_imported(saved, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "leaving.py").write_text("raise SystemExit(0)")
     path = saved(mlp("l2"))
-    for name, said in {
+    for name, message in {
         "nowhere_to_be_found": "No module named 'nowhere_to_be_found'",
         "no_layers.py": "Give the name of the module: no_layers",
         "leaving": "SystemExit",
     }.items():
         assert main([path, "--import", name]) == 2
         out, err = capsys.readouterr()
-        assert out == "" and err.count("\n") == 1 and said in err
+        assert out == "" and err.count("\n") == 1 and message in err
 
 
 def run(*arguments, python=(), **options):
-    """Run a module as a program, in an environment that asks for no silence."""
+    """Run a module as a program, with TensorFlow's default log level."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     environment |= options.pop("environment", {})
     return subprocess.run(
@@ -293,21 +289,20 @@ def run(*arguments, python=(), **options):
     )
 
 
-def with_path(folder):
+def with_path(folder: pathlib.Path) -> dict[str, str]:
     path = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": os.pathsep.join([str(folder), *([path] if path else [])])}
 
 
 @pytest.mark.filterwarnings("ignore:These weights have a penalty already")
-def test_as_a_program(saved, module, tmp_path):
-    """Custom and wrapped models, a name that the terminal lacks; no noise around."""
+def test_program_prints_only_findings(saved, module, tmp_path):
     named = keras.Sequential(
         [keras.Input((4,)), layers.Dense(3, name="é"), *mlp("l2").layers[1:]]
     )
     files = [
         saved(mlp(), "found.keras"),
         saved(L2AllWeights(mlp("l2"), l2=0.01, existing="replace"), "wrapped.keras"),
-        custom(module, saved, "Registered"),
+        save_with_custom_layer(module, saved, "Registered"),
         saved(named, "named.keras"),
     ]
     done = run(
@@ -324,7 +319,7 @@ def test_as_a_program(saved, module, tmp_path):
 @pytest.mark.parametrize(
     "arguments, code", [(["--help"], 0), (["nowhere.keras"], 2), (["--jsonn"], 2)]
 )
-def test_what_needs_no_keras_does_not_wait_for_it(arguments, code):
+def test_help_and_usage_errors_do_not_import_keras(arguments, code):
     done = run("keras_l2reg", *arguments, python=["-X", "importtime"])
     assert done.returncode == code
     lines = [line.split("|") for line in done.stderr.splitlines()]
@@ -334,7 +329,7 @@ def test_what_needs_no_keras_does_not_wait_for_it(arguments, code):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_a_failure_is_not_a_finding(saved):
+def test_failure_to_write_is_an_error(saved):
     with open("/dev/full", "w") as full:
         done = run("keras_l2reg", saved(mlp()), stdout=full)
     assert done.returncode == 2 and "No space left" in done.stderr
@@ -342,8 +337,8 @@ def test_a_failure_is_not_a_finding(saved):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:These weights have a penalty already")
-def test_other_programs_import_everything(saved, tmp_path):
-    """`python -m theirs`, whose package imports this one before it has an argv."""
+def test_programs_that_import_the_package_get_all_of_it(saved, tmp_path):
+    # Python imports `theirs`, and with it this package, before it sets `sys.argv`.
     path = saved(L2AllWeights(mlp("l2"), l2=0.01, existing="replace"))
     package = tmp_path / "theirs"
     package.mkdir()
@@ -356,7 +351,7 @@ def test_other_programs_import_everything(saved, tmp_path):
     assert float(done.stdout) == pytest.approx(0.01)
 
 
-def test_help(capsys):
+def test_help_describes_options_and_exit_codes(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
@@ -364,7 +359,7 @@ def test_help(capsys):
     assert "FILE.keras" in out and "--json" in out and "Exit code" in out
 
 
-def test_unknown_option(capsys):
+def test_unknown_option_is_an_error(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--jsonn", "a.keras"])
     assert stop.value.code == 2

@@ -13,7 +13,7 @@ import pytest
 from keras import layers, ops
 
 from keras_l2reg import L2AllWeights, L2Loss
-from keras_l2reg._strength import DEFAULT_L2
+from keras_l2reg._live_strength import DEFAULT_L2
 
 BACKEND = keras.backend.backend()
 RNG = np.random.default_rng(0)

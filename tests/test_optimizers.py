@@ -115,12 +115,12 @@ def ends(model, start):
     ("optimizer", "arguments", "same"),
     [("SGD", {}, True), ("SGD", {"momentum": 0.9}, False), ("Adam", {}, False)],
 )
-def test_l2_and_decay_are_one_for_plain_sgd_only(optimizer, arguments, same):
+def test_l2_and_decay_are_equivalent_for_plain_sgd_only(optimizer, arguments, same):
     make = getattr(keras.optimizers, optimizer)
     penalized = network()
     start = penalized.get_weights()
     for layer in penalized.layers:
-        # Keras' own, so that this tells of the formula and not of our penalty.
+        # A built-in regularizer, as this tests the formula and not our penalty.
         layer.kernel.regularizer = keras.regularizers.L2(0.1)
     penalized.compile(make(STEP, **arguments), "mse")
     decayed = compiled(make(STEP, **arguments))
@@ -145,7 +145,7 @@ def test_a_second_call_replaces_the_first_on_a_trained_model():
     assert decay_only(model) == pytest.approx([0.0, 2 * STEP * RATE], abs=1e-5)
 
 
-def test_an_optimizer_of_mixed_precision():
+def test_the_optimizer_inside_a_loss_scale_optimizer_decays():
     inner = keras.optimizers.SGD(STEP)
     model = compiled(keras.optimizers.LossScaleOptimizer(inner, initial_scale=1.0))
     set_weight_decay(model.optimizer, model, RATE, layers="head/*")
@@ -157,13 +157,13 @@ def test_an_optimizer_of_mixed_precision():
     not hasattr(keras.optimizers.Muon(), "adam_weight_decay"),
     reason="one rate before Keras 3.13",
 )
-def test_muon_has_two_rates():
+def test_both_rates_of_muon_are_set():
     model = compiled(keras.optimizers.Muon(STEP))
     set_weight_decay(model.optimizer, model, RATE)
     assert model.optimizer.weight_decay == model.optimizer.adam_weight_decay == RATE
 
 
-def test_a_loaded_model_wants_another_call(tmp_path):
+def test_a_loaded_model_needs_another_call(tmp_path):
     model = compiled(keras.optimizers.SGD(STEP))
     set_weight_decay(model.optimizer, model, RATE, layers="hidden/*")
     decay_only(model)
@@ -189,7 +189,7 @@ def test_a_loaded_model_wants_another_call(tmp_path):
         ({"biases": 1}, TypeError, "biases=1"),
     ],
 )
-def test_bad_arguments(arguments, error, said):
+def test_an_invalid_argument_leaves_the_optimizer_as_it_was(arguments, error, said):
     model = compiled(keras.optimizers.SGD(STEP, weight_decay=0.7))
     optimizer = model.optimizer
     with pytest.raises(error, match=said):
@@ -202,7 +202,7 @@ def test_bad_arguments(arguments, error, said):
 @pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="as of Keras 3.15"
 )
-def test_several_optimizers_in_one():
+def test_a_multi_optimizer_is_refused():
     optimizer = keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(keras.optimizers.SGD())
     )

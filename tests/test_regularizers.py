@@ -79,12 +79,12 @@ def gradient(function, tensor):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", PENALTIES)
-def test_value_is_numpys(name, shape, dtype):
+def test_value_is_that_of_numpy(name, shape, dtype):
     regularizer, reference = PENALTIES[name]
     tensor, values = standard_normal(shape, dtype)
     penalty = regularizer(tensor)
     assert tuple(penalty.shape) == ()
-    # Keras' own round their strength to float32.
+    # The regularizers of Keras round their strength to float32.
     rtol = max(DTYPES[dtype], 1e-6) if name in ("mixed", "InFloat32") else DTYPES[dtype]
     np.testing.assert_allclose(as_float64(penalty), reference(values), rtol=rtol)
 
@@ -182,8 +182,8 @@ def test_weights_that_are_not_contiguous():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow only")
-def test_a_size_that_xla_learns_when_it_runs():
-    # As of the outputs that an activity regularizer sees.
+def test_a_batch_size_that_xla_learns_at_run_time():
+    # Such as the outputs that an activity regularizer is called with.
     import tensorflow as tf
 
     spec = tf.TensorSpec((None, 3), "float32")
@@ -200,7 +200,7 @@ def test_many_weights_at_once(dtype):
     total = sum_of_squares(*[tensor for tensor, _ in weights])
     expected = sum(np.sum(values**2) for _, values in weights)
     np.testing.assert_allclose(as_float64(total), expected, rtol=DTYPES[dtype])
-    # Each has its own gradient, whatever stands beside it.
+    # The gradient of each does not depend on the others.
     (first, values), *others = weights[4:]
     rest = [tensor for tensor, _ in others]
     slope = gradient(lambda w: sum_of_squares(w, *rest), first)
@@ -211,21 +211,24 @@ def test_many_weights_at_once(dtype):
 
 
 class Quartic(keras.Regularizer):
-    """A user's own."""
+    """A custom regularizer."""
 
     def __call__(self, w):
         return ops.sum(w**4)
 
 
-def test_total_penalty_is_the_sum_of_each_variables_own():
+def test_total_penalty_is_the_sum_over_variables():
     strength = keras.Variable(0.5)
     shared, scaled = L2(strength), Scaled(L2(strength), 0.1)
-    stock = keras.regularizers.L1(0.2)
+    built_in = keras.regularizers.L1(0.2)
     cases = [
         *[(shared, dtype) for dtype in DTYPES],
-        *[(penalty, "float32") for penalty in (shared, scaled, scaled, stock, stock)],
-        (Scaled(stock, 3.0), "float32"),
-        (Sum([shared, stock]), "float32"),
+        *[
+            (penalty, "float32")
+            for penalty in (shared, scaled, scaled, built_in, built_in)
+        ],
+        (Scaled(built_in, 3.0), "float32"),
+        (Sum([shared, built_in]), "float32"),
         (L2Loss(0.7), "float32"),
         (Quartic(), "float32"),
     ]
@@ -244,9 +247,9 @@ def test_total_penalty_is_the_sum_of_each_variables_own():
 @pytest.mark.parametrize("regularizer", [L2(0.01), L2Loss(0.02)], ids=["L2", "L2Loss"])
 def test_half_precision_does_not_overflow(regularizer, dtype):
     tensor, values = standard_normal((784, 1024), dtype)
-    stock = as_float64(keras.regularizers.L2(0.01)(tensor))
+    built_in = as_float64(keras.regularizers.L2(0.01)(tensor))
     if dtype == "float16":
-        assert np.isinf(stock), "what this package fixes"
+        assert np.isinf(built_in), "what this package fixes"
     penalty = as_float64(regularizer(tensor))
     np.testing.assert_allclose(penalty, 0.01 * np.sum(values**2), rtol=1e-3)
     slope = as_float64(gradient(regularizer, tensor))
@@ -267,8 +270,8 @@ def orthogonal(w, factor, axis):
     return factor * 0.5 * (product.sum() - np.trace(product)) / pairs
 
 
-# Keras' own, as NumPy has them: all but the last two overflow float16 here.
-KERAS_OWN = {
+# Keras' regularizers and the same in NumPy: all but the last two overflow float16.
+BUILT_IN = {
     "L1": (keras.regularizers.L1(0.01), lambda w: 0.01 * np.abs(w).sum()),
     "L2": (keras.regularizers.L2(0.01), lambda w: 0.01 * (w**2).sum()),
     "L1L2": (
@@ -293,16 +296,16 @@ def variable_with(regularizer, tensor, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-@pytest.mark.parametrize("name", KERAS_OWN)
-def test_whatever_is_within_ours_is_computed_in_float32(name, dtype):
-    own, reference = KERAS_OWN[name]
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_wrapped_built_in_regularizer_is_computed_in_float32(name, dtype):
+    built_in, reference = BUILT_IN[name]
     tensor, values = standard_normal((400, 300), dtype)
     expected = reference(values)
     for factor, regularizer in {
-        1.0: InFloat32(own),
-        0.5: Scaled(own, 0.5),
-        2.0: Sum([own, own]),
-        0.25: Scaled(Scaled(InFloat32(own), 0.5), 0.5),
+        1.0: InFloat32(built_in),
+        0.5: Scaled(built_in, 0.5),
+        2.0: Sum([built_in, built_in]),
+        0.25: Scaled(Scaled(InFloat32(built_in), 0.5), 0.5),
     }.items():
         penalty = as_float64(regularizer(tensor))
         np.testing.assert_allclose(penalty, factor * expected, rtol=1e-5)
@@ -314,16 +317,18 @@ def test_whatever_is_within_ours_is_computed_in_float32(name, dtype):
         assert np.isfinite(as_float64(slope)).all()
 
 
-def test_half_types_go_wrong_in_keras_own():
-    # What `InFloat32` is for; once Keras sums in float32, it can go.
+def test_built_in_regularizers_overflow_or_fail_in_float16():
+    # If this fails, Keras sums in float32, and `InFloat32` is not needed any more.
     tensor, _ = standard_normal((400, 300), "float16")
     penalty = np.nan
-    with contextlib.suppress(Exception):  # Keras 3.12 can't even multiply them
+    # Keras 3.12 holds the strength as a float32 tensor, which TensorFlow refuses to
+    # multiply with a float16 one.
+    with contextlib.suppress(Exception):
         penalty = as_float64(keras.regularizers.L1(0.01)(tensor))
     assert not np.isfinite(penalty)
 
 
-def test_wide_weights_are_passed_on_as_they_are():
+def test_float32_weights_are_passed_on_as_they_are():
     seen = []
 
     class Looking(keras.Regularizer):
@@ -338,7 +343,7 @@ def test_wide_weights_are_passed_on_as_they_are():
 
 
 @pytest.mark.parametrize("kind", [L2, L2Loss])
-def test_a_variable_strength_is_live(kind):
+def test_a_variable_strength_is_read_at_each_call(kind):
     strength = keras.Variable(0.5, dtype="float32")
     regularizer = kind(strength)
     half = 0.5 if kind is L2Loss else 1.0
@@ -376,7 +381,7 @@ def test_config_round_trip_needs_no_custom_objects(name):
 
 
 @pytest.mark.parametrize("name", PENALTIES)
-def test_a_layer_carries_it(name):
+def test_a_layer_saves_it_in_its_config(name):
     regularizer, _ = PENALTIES[name]
     layer = keras.layers.Dense(3, kernel_regularizer=regularizer)
     again = keras.layers.Dense.from_config(json.loads(json.dumps(layer.get_config())))
@@ -388,26 +393,31 @@ def test_a_layer_carries_it(name):
 
 
 @pytest.mark.parametrize("name", PENALTIES)
-def test_to_stock_is_the_same_penalty_by_keras_alone(name):
+def test_convert_to_builtin_gives_the_same_penalty(name):
     regularizer, reference = PENALTIES[name]
-    stock = convert_to_builtin(regularizer)
-    assert type(stock).__module__.startswith("keras.")
+    built_in = convert_to_builtin(regularizer)
+    assert type(built_in).__module__.startswith("keras.")
     tensor, values = standard_normal((4, 5), "float32")
-    np.testing.assert_allclose(as_float64(stock(tensor)), reference(values), rtol=1e-6)
+    np.testing.assert_allclose(
+        as_float64(built_in(tensor)), reference(values), rtol=1e-6
+    )
 
 
-def test_to_stock_takes_the_present_strength():
+def test_convert_to_builtin_takes_the_current_strength():
     strength = keras.Variable(0.5)
     nested = Scaled(Sum([L2(strength), keras.regularizers.L1(0.1)]), 0.5)
     strength.assign(0.25)
-    stock = convert_to_builtin(nested)
-    assert stock.get_config() == {"l1": pytest.approx(0.05), "l2": pytest.approx(0.125)}
+    built_in = convert_to_builtin(nested)
+    assert built_in.get_config() == {
+        "l1": pytest.approx(0.05),
+        "l2": pytest.approx(0.125),
+    }
 
 
-def test_to_stock_scales_orthogonal_and_leaves_strangers():
+def test_convert_to_builtin_scales_orthogonal_and_returns_others_as_they_are():
     orthogonal = keras.regularizers.OrthogonalRegularizer(0.2, mode="columns")
-    stock = convert_to_builtin(Scaled(orthogonal, 0.5))
-    assert stock.mode == "columns" and float(stock.factor) == pytest.approx(0.1)
+    built_in = convert_to_builtin(Scaled(orthogonal, 0.5))
+    assert built_in.mode == "columns" and float(built_in.factor) == pytest.approx(0.1)
     assert convert_to_builtin(orthogonal) is orthogonal
     assert convert_to_builtin(InFloat32(orthogonal)) is orthogonal
 

@@ -1,4 +1,4 @@
-"""What a weight is told to be: by its name and shape, from one table."""
+"""The role of a weight, inferred from its name and shape by one table."""
 
 import inspect
 import pathlib
@@ -13,7 +13,7 @@ from keras_l2reg import L2AllWeights, attach, find_weights, select_weights
 from keras_l2reg._roles import KERNEL_ROLES, ROLES, as_markdown, role_of
 
 
-def test_no_word_speaks_for_two_roles():
+def test_no_word_stands_for_two_roles():
     words = [word for role in ROLES.values() for word in role.words]
     names = [name for role in ROLES.values() for name in role.names]
     assert len(set(words)) == len(words)
@@ -31,9 +31,13 @@ def test_kernel_roles_are_the_four_kinds_of_kernel():
     assert KERNEL_ROLES == ("kernel", "recurrent", "depthwise", "pointwise")
 
 
-def test_the_readme_shows_the_table():
-    readme = pathlib.Path(__file__).parent.parent / "README.md"
-    assert as_markdown() in readme.read_text()
+def test_the_docs_show_the_table():
+    # docs/hooks.py puts it in the place of the comment.
+    page = pathlib.Path(__file__).parent.parent / "docs" / "which-weights.md"
+    assert "<!-- roles -->" in page.read_text()
+    header, line, *rows = as_markdown().splitlines()
+    assert (header, line) == ("| role | what it is | covered |", "|---|---|---|")
+    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in ROLES]
 
 
 # What the weights of known architectures are, from their papers and code:
@@ -110,11 +114,11 @@ KNOWN = [
     ("w", (8, 1), "kernel", False),
     ("w", (8,), "other", False),
     ("weight", (1, 8), "kernel", True),
-    # Hand-written biases; a matrix B is none (state space models).
+    # Hand-written biases; but a matrix B is a kernel, as in state space models.
     ("b", (4,), "bias", False),
     ("b", (1, 4), "bias", False),
     ("B", (8, 4), "kernel", True),
-    # Nothing but the shape to go by.
+    # The shape alone decides.
     ("mix", (8, 8), "kernel", True),
     ("mix", (1, 8), "other", True),
     ("mix", (8,), "other", False),
@@ -136,13 +140,13 @@ def test_a_query_beside_a_key_is_a_kernel_like_the_key():
     assert role_of("query", (4, 8), ["query", "out_kernel"])[0] == "embeddings"
 
 
-# --- Layers of one's own ---------------------------------------------------------
+# --- Custom layers ---------------------------------------------------------------
 
 
 def layer_of(*weights, base=layers.Layer):
-    """A layer with the weights `(name or None, shape)`, which are held by no name."""
+    """A layer with weights of these names and shapes, held by no attribute."""
 
-    class Own(base):
+    class Custom(base):
         def build(self, input_shape):
             for name, shape in weights:
                 self.add_weight(shape=shape, name=name)
@@ -150,10 +154,10 @@ def layer_of(*weights, base=layers.Layer):
         def call(self, inputs):
             return inputs
 
-    return Own(name="own")
+    return Custom(name="own")
 
 
-OWN = {
+CUSTOM = {
     "linear": ([("w", (6, 3)), ("b", (3,))], ["w"]),
     "regression": ([("w", (6, 1)), ("b", (1,))], ["w"]),
     "attention": (
@@ -182,9 +186,9 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_kernels_of_own_layers(name):
-    weights, kernels = OWN[name]
+@pytest.mark.parametrize("name", CUSTOM)
+def test_kernels_of_custom_layers(name):
+    weights, kernels = CUSTOM[name]
     layer = layer_of(*weights)
     layer.build((None, 6))
     found = find_weights(layer)
@@ -193,14 +197,14 @@ def test_kernels_of_own_layers(name):
 
 
 def test_tokens_and_positions_get_a_penalty_with_embeddings_only():
-    model = around(layer_of(*OWN["patches"][0]), shape=(6,))
+    model = around(layer_of(*CUSTOM["patches"][0]), shape=(6,))
     assert [w.name for w, _ in select_weights(model)] == ["own/patch_kernel"]
     assert len(select_weights(model, embeddings=True)) == 3
 
 
 @pytest.mark.filterwarnings("ignore:Layer InputLayer does not have")
 @pytest.mark.parametrize("name", ["float8", "stft"])
-def test_what_keras_itself_adds_beside_kernels_is_none(name):
+def test_weights_that_keras_adds_to_a_layer_are_not_kernels(name):
     if name == "float8":
         model = around(layers.Dense(3, name="a"), shape=(6,))
         model.quantize("float8")
@@ -221,7 +225,7 @@ def test_what_keras_itself_adds_beside_kernels_is_none(name):
 
 
 class Unnamed(layers.Layer):
-    """Names none of its weights: in attributes, private ones, lists and dicts."""
+    """Weights without names, in public and private attributes, lists and dicts."""
 
     def build(self, input_shape):
         width = input_shape[-1]
@@ -276,7 +280,7 @@ def test_repr_is_one_line_without_the_array():
 
 
 @pytest.mark.filterwarnings("ignore:The configuration of")
-def test_a_vision_transformer_is_covered_as_timm_does():
+def test_a_vision_transformer_is_covered_like_weight_decay_in_timm():
     # timm leaves out of decay: pos_embed, cls_token, and all vectors.
     class Patches(layers.Layer):
         def build(self, input_shape):

@@ -1,4 +1,4 @@
-"""Which weights, in which role, under which attribute, by which rule."""
+"""find_weights and select_weights: names, roles, attributes, and the rule."""
 
 import keras
 import numpy as np
@@ -82,7 +82,7 @@ def described(layer):
 @pytest.mark.parametrize(
     "layer, inputs, expected", LAYERS, ids=lambda v: getattr(v, "name", "")
 )
-def test_role_and_attribute(layer, inputs, expected):
+def test_role_and_attribute_of_each_kind_of_layer(layer, inputs, expected):
     config = layer.get_config()
     fresh = type(layer).from_config(config)
     if isinstance(layer, layers.LSTMCell):
@@ -95,7 +95,7 @@ def test_role_and_attribute(layer, inputs, expected):
 @pytest.mark.parametrize(
     "name", ["recurrent", "conv_2d", "multi_head_attention", "lora"]
 )
-def test_every_attribute_is_in_the_config_of_its_holder(name):
+def test_every_attribute_is_in_the_config_of_its_layer(name):
     model = MODELS[name].build()
     for weight in find_weights(model):
         if weight.config_attribute:
@@ -107,7 +107,7 @@ def test_every_attribute_is_in_the_config_of_its_holder(name):
 @pytest.mark.parametrize(
     "layer", [layers.Dense(2, name="x"), layers.SeparableConv1D(2, 2, name="x")]
 )
-def test_unbuilt_layers_foretell_their_weights(layer):
+def test_weights_of_unbuilt_layers_are_those_of_the_built_ones(layer):
     model = keras.Sequential([layer])
     before = [(w.name, w.role, w.config_attribute) for w in find_weights(model)]
     assert all(w.variable is None for w in find_weights(model))
@@ -116,7 +116,7 @@ def test_unbuilt_layers_foretell_their_weights(layer):
     assert sorted(before) == sorted(after)
 
 
-def test_names_are_unique_and_variables_come_once():
+def test_names_are_unique_and_variables_are_listed_once():
     for name in ("shared_layer", "tied_weights", "custom_weights_of_one_name"):
         model = MODELS[name].build()
         model(MODELS[name].inputs)
@@ -168,11 +168,11 @@ def two_layers():
         ),
     ],
 )
-def test_rule(rule, expected):
+def test_the_rule_selects_weights_and_multipliers(rule, expected):
     assert {w.name: m for w, m in select_weights(two_layers(), **rule)} == expected
 
 
-def test_layer_class_takes_in_what_stands_within():
+def test_a_layer_class_matches_all_weights_inside_its_layers():
     model = MODELS["bidirectional"].build()
     by_class = select_weights(model, layers=layers.Bidirectional)
     assert len(by_class) == 4
@@ -192,26 +192,26 @@ def test_layer_class_takes_in_what_stands_within():
         {"exclude": layers.Dense},
     ],
 )
-def test_what_matches_nothing_is_an_error(rule):
+def test_a_rule_that_matches_nothing_is_an_error(rule):
     with pytest.raises(ValueError, match=r"Received"):
         select_weights(two_layers(), **rule)
 
 
-def test_wrapper_is_seen_through():
+def test_weights_have_the_same_names_in_a_wrapper():
     model = two_layers()
     names = [w.name for w in find_weights(model)]
     assert [w.name for w in find_weights(L2AllWeights(model))] == names
 
 
 @pytest.mark.parametrize("pattern", [layers.Dense, "*/kernel"])
-def test_narrowed_wrapper_loads_again(pattern, tmp_path):
+def test_a_wrapper_narrowed_by_layers_can_be_loaded(pattern, tmp_path):
     wrapped = L2AllWeights(two_layers(), layers=[pattern])
     wrapped.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert len(loaded.losses) == 2
 
 
-def test_class_of_the_model_itself_takes_in_its_own_weights():
+def test_the_class_of_the_model_itself_matches_its_weights():
     own = [w.name for w, _ in select_weights(OwnWeight(), layers=OwnWeight)]
     assert own == ["w", "head/kernel"]
     model = Subclassed()
@@ -229,12 +229,12 @@ def penalized(model):
     return [w.name for w in find_weights(model) if w.regularizer]
 
 
-def test_exclude_in_attach():
+def test_attach_leaves_out_excluded_weights():
     assert penalized(attach(two_layers(), 0.1, exclude="out*")) == ["hidden/kernel"]
 
 
 @pytest.mark.parametrize("exclude", ["output/*", [layers.Conv2D, "output/*"]])
-def test_exclude_in_a_wrapper_is_saved(exclude, tmp_path):
+def test_exclude_of_a_wrapper_is_saved(exclude, tmp_path):
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -265,13 +265,13 @@ def test_exclude_follows_automatic_names_through_a_save(tmp_path):
     assert [w.regularizer is not None for w in found] == [False, True]
 
 
-def test_config_from_before_exclude_is_read():
+def test_a_config_without_exclude_can_be_loaded():
     config = L2AllWeights(two_layers(), 0.1).get_config()
     del config["rule"]["exclude"]
     assert len(L2AllWeights.from_config(config).losses) == 2
 
 
-def test_exclude_in_weight_decay():
+def test_weight_decay_leaves_out_excluded_weights():
     model, optimizer = two_layers(), keras.optimizers.SGD(0.5)
     before = {v.path: keras.ops.convert_to_numpy(v) for v in model.variables}
     model.compile(set_weight_decay(optimizer, model, 0.1, exclude="out*"), "mse")
@@ -285,7 +285,7 @@ def test_exclude_in_weight_decay():
         )
 
 
-# --- Errors that name the way out ------------------------------------------------
+# --- Errors that say what to do --------------------------------------------------
 
 
 def with_table():
@@ -300,7 +300,7 @@ def with_table():
 
 
 @pytest.mark.parametrize(
-    "rule, way_out",
+    "rule, advice",
     [
         ({"layers": layers.Embedding}, "embeddings=True"),
         ({"layers": "table/*"}, "embeddings=True"),
@@ -311,13 +311,13 @@ def with_table():
         ({"layers": "head"}, "'head/*'"),
     ],
 )
-def test_error_names_what_would_cover_the_weights(rule, way_out):
+def test_error_names_the_argument_that_would_cover_the_weights(rule, advice):
     with pytest.raises(ValueError, match="Hint") as error:
         select_weights(with_table(), **rule)
-    assert way_out in str(error.value).partition("Hint")[2]
+    assert advice in str(error.value).partition("Hint")[2]
 
 
-def test_error_names_the_flag_where_embeddings_are_all_there_is():
+def test_error_names_the_flag_of_a_model_of_embeddings_only():
     model = keras.Sequential([keras.Input((5,)), layers.Embedding(7, 4)])
     for rule in ({}, {"layers": layers.Embedding}):
         with pytest.raises(ValueError, match="embeddings=True"):
@@ -341,13 +341,13 @@ def test_error_of_an_unbuilt_model_says_to_build_it():
     ],
 )
 @pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
-def test_error_of_a_quantized_model_speaks_of_quantization(mode, rule):
+def test_error_of_a_quantized_model_mentions_quantization(mode, rule):
     model = two_layers()
     model.quantize(mode)
-    for put in (select_weights, attach, L2AllWeights):
+    for function in (select_weights, attach, L2AllWeights):
         with pytest.raises(ValueError, match=r"\['hidden', 'output'\] are quantized"):
-            put(model, **rule)
-    # The way out that the message names.
+            function(model, **rule)
+    # What the message advises.
     for layer in model.layers[1:]:
         layer.enable_lora(1)
     assert len(attach(model, 0.1).losses) == 4
@@ -392,7 +392,7 @@ class Choice(layers.Layer):
         return inputs
 
 
-def test_print_weights_says_of_every_weight_whether_and_why(capsys):
+def test_print_weights_shows_for_every_weight_whether_it_is_covered_and_why(capsys):
     lora = layers.Dense(6, use_bias=False, name="lora")
     model = around(
         Choice(name="own"),
@@ -422,7 +422,7 @@ def test_print_weights_says_of_every_weight_whether_and_why(capsys):
     }
 
 
-def test_print_weights_shows_what_layers_let_in(capsys):
+def test_print_weights_shows_which_weights_layers_matches(capsys):
     shown = printed(capsys, two_layers(), layers=["out*"])
     assert shown["hidden/kernel"] == ("kernel", "no", "-", "-", "not in layers")
     assert shown["output/kernel"] == ("kernel", "yes", "1", "-", "role, layers='out*'")
@@ -435,7 +435,7 @@ def test_print_weights_of_a_wrapper_shows_its_own_rule(capsys):
     assert shown["output/kernel"][1:4] == ("no", "-", "-")
 
 
-def test_print_weights_covers_what_select_does(capsys):
+def test_print_weights_shows_the_selection_of_select_weights(capsys):
     for name, entry in MODELS.items():
         model = entry.build()
         model(entry.inputs)
@@ -444,7 +444,7 @@ def test_print_weights_covers_what_select_does(capsys):
         assert [n for n, row in shown.items() if row[1] == "yes"] == covered, name
 
 
-def test_print_weights_takes_names_as_plain_text(capsys):
+def test_print_weights_prints_names_in_brackets_as_they_are(capsys):
     names = ["[red]a", "b[relu]", "enc[", "x]"]
     model = around(*[layers.Dense(6, name=name) for name in names], shape=(6,))
     shown = printed(capsys, model, exclude="enc[[]*")
@@ -454,7 +454,7 @@ def test_print_weights_takes_names_as_plain_text(capsys):
     assert "[bold]" in capsys.readouterr().out
 
 
-def test_print_weights_of_nothing_says_what_to_do(capsys):
+def test_print_weights_of_an_empty_table_says_what_to_do(capsys):
     print_weights(keras.Sequential([]))
     assert "build the model" in capsys.readouterr().out
     print_weights(keras.Sequential([keras.Input((5,)), layers.Embedding(7, 4)]))

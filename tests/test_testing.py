@@ -1,27 +1,27 @@
-"""check_model as users call it: it reports every failure, and of what.
+"""check_model and parametrize_with_checks as users call them.
 
-What the checks find on this package's own models is in `test_battery.py`.
+The checks themselves run on many models in `integration/test_battery.py`.
 """
+
+import sys
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from keras_l2reg import testing
-from keras_l2reg.testing import (
-    CHECKS,
-    Subject,
+from keras_l2reg._testing.case import run_check
+from keras_l2reg._testing.checks import (
     check_clone,
     check_from_config,
     check_logs,
-    check_model,
     check_save,
     check_terms,
     check_wrapper_pickle,
     check_wrapper_save,
-    run_check,
 )
+from keras_l2reg._testing.expect import expect_equal
+from keras_l2reg.testing import CHECKS, Case, check_model, parametrize_with_checks
 
 SAVING = [check_wrapper_save, check_wrapper_pickle, check_save, check_from_config]
 
@@ -30,19 +30,19 @@ def dense():
     return keras.Sequential([keras.Input((4,)), layers.Dense(2)], name="plain")
 
 
-def check_nothing(subject):
+def check_nothing(case):
     raise ValueError("no such thing")
 
 
-def check_less(subject):
-    testing._expect_equal("number", 1, 2)
+def check_less(case):
+    expect_equal("number", 1, 2)
 
 
 def test_every_failure_is_reported_with_its_traceback():
     done = []
 
-    def check_last(subject):
-        done.append(subject.build_model())
+    def check_last(case):
+        done.append(case.build_model())
 
     checks = [check_nothing, check_terms, check_less, check_last]
     with pytest.raises(AssertionError) as caught:
@@ -58,15 +58,15 @@ def test_every_failure_is_reported_with_its_traceback():
     assert [type(e.__cause__) for e in group.exceptions] == [ValueError, AssertionError]
 
 
-def test_an_interrupt_is_no_failure():
-    def check_interrupted(subject):
+def test_an_interrupt_is_not_caught():
+    def check_interrupted(case):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         check_model(dense, checks=[check_interrupted])
 
 
-def test_the_models_that_arguments_are_checked_on_are_used():
+def test_the_two_models_built_to_check_arguments_are_used_for_checks():
     built = []
 
     def build():
@@ -77,7 +77,7 @@ def test_the_models_that_arguments_are_checked_on_are_used():
     assert len(built) == 3
 
 
-def test_an_error_of_building_is_the_users_own():
+def test_an_error_in_build_model_is_raised_as_it_is():
     def build():
         raise OSError("no disk")
 
@@ -112,19 +112,19 @@ def unregistered():
 
 @pytest.mark.parametrize("check", SAVING, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("build", [unregistered, UnregisteredModel])
-def test_the_class_that_is_not_registered_is_named(build, check):
+def test_a_failed_load_names_the_class_that_is_not_registered(build, check):
     if (build, check) == (UnregisteredModel, check_from_config):
-        pytest.skip("its class is at hand")
+        pytest.skip("`from_config` is called on the class itself")
     name = "Unregistered" if build is unregistered else "UnregisteredModel"
     with pytest.raises(AssertionError) as caught:
-        run_check(check, Subject(build, np.ones((2, 4), "float32")))
+        run_check(check, Case(build, np.ones((2, 4), "float32")))
     message = str(caught.value)
     assert f"Could not locate class '{name}'" in message
     assert "register_keras_serializable" in message
     assert "L2AllWeights" not in message and "config=" not in message
 
 
-def test_a_scope_stands_in_for_a_registration():
+def test_custom_objects_may_be_given_by_a_scope():
     with keras.saving.custom_object_scope({"Unregistered": Unregistered}):
         check_model(unregistered, checks=SAVING)
 
@@ -135,7 +135,7 @@ def with_lambda():
     )
 
 
-def test_a_lambda_passes_without_safe_mode():
+def test_a_lambda_layer_passes_only_without_safe_mode():
     check_model(with_lambda, checks=[*SAVING, check_clone], safe_mode=False)
     with pytest.raises(AssertionError, match="pass `safe_mode=False` to `check_model`"):
         check_model(with_lambda, checks=SAVING)
@@ -156,7 +156,7 @@ STATEFUL = {
 
 
 @pytest.mark.parametrize("name", STATEFUL)
-def test_stateful_layers_start_alike(name):
+def test_stateful_layers_pass_the_checks_that_compare_outputs(name):
     check_model(stateful(STATEFUL[name]), checks=[*SAVING, check_logs])
 
 
@@ -166,7 +166,7 @@ class AddsRows(layers.Layer):
         return x + keras.ops.ones((3, 4))
 
 
-def test_a_fixed_batch_size_has_no_smaller_last_batch():
+def test_a_model_of_fixed_batch_size_passes_every_check():
     def build():
         return keras.Sequential(
             [
@@ -195,3 +195,101 @@ def test_all_checks_pass_on_a_stateful_model_with_lambda():
 
     assert len(CHECKS) > 10
     check_model(build, safe_mode=False)
+
+
+# --- parametrize_with_checks -----------------------------------------------------
+
+
+def unbuilt():
+    return keras.Sequential([layers.Dense(2)])
+
+
+@parametrize_with_checks(
+    [dense, Case(unbuilt, np.ones((2, 4), "float32"), {"biases": True})],
+    checks=[check_terms, check_save],
+)
+def test_a_decorated_test_runs_a_check_on_a_model(model, check):
+    check(model)
+
+
+@parametrize_with_checks(
+    [dense, unbuilt],
+    checks=[check_terms, check_less],
+    expected_failures={
+        "check_less": "one is not two",
+        "unbuilt": {"check_terms": "no inputs are given"},
+    },
+)
+def test_failures_are_expected_by_the_names_of_model_and_check(model, check):
+    check(model)
+
+
+def pairs_of(mark):
+    """`{id: marks}` of each test that a parametrization makes."""
+    return {pair.id: [m.name for m in pair.marks] for pair in mark.args[1]}
+
+
+def test_the_ids_name_each_model_and_check():
+    models = [dense, lambda: dense(), lambda: dense(), Case(dense), unbuilt]
+    mark = parametrize_with_checks(models, checks=[check_terms])
+    assert pairs_of(mark) == {
+        "dense-check_terms": [],
+        "lambda-check_terms": [],
+        "lambda_1-check_terms": [],
+        "dense_1-check_terms": [],
+        "unbuilt-check_terms": [],
+    }
+    assert len(pairs_of(parametrize_with_checks([dense]))) == len(CHECKS)
+
+
+def test_only_expected_failures_are_marked_as_such():
+    expected = {"unbuilt": {"check_save": "no"}, "check_clone": "neither"}
+    mark = parametrize_with_checks(
+        [dense, unbuilt],
+        checks=[check_save, check_clone],
+        expected_failures=expected,
+    )
+    assert pairs_of(mark) == {
+        "dense-check_save": [],
+        "dense-check_clone": ["xfail"],
+        "unbuilt-check_save": ["xfail"],
+        "unbuilt-check_clone": ["xfail"],
+    }
+    for pair in mark.args[1]:
+        assert all(m.kwargs["strict"] for m in pair.marks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"models": dense}, TypeError, "Expected a list of functions"),
+        ({"models": []}, TypeError, r"models=\[\]"),
+        ({"models": ["dense"]}, TypeError, "argument `build_model`"),
+        ({"models": [dense()]}, TypeError, "`lambda: ...`"),
+        ({"checks": []}, ValueError, "argument `checks`"),
+        (
+            {"expected_failures": {"check_trems": "typo"}},
+            ValueError,
+            "name of a check.*did you mean 'check_terms'",
+        ),
+        (
+            {"expected_failures": {"dens": {"check_terms": "typo"}}},
+            ValueError,
+            "name of a model.*did you mean 'dense'",
+        ),
+        (
+            {"expected_failures": {"dense": {"check_trems": "typo"}}},
+            ValueError,
+            "did you mean 'check_terms'",
+        ),
+    ],
+)
+def test_an_invalid_argument_is_refused_before_any_test_runs(arguments, error, said):
+    with pytest.raises(error, match=said):
+        parametrize_with_checks(**{"models": [dense], **arguments})
+
+
+def test_without_pytest_an_error_says_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytest", None)
+    with pytest.raises(ImportError, match="pip install pytest"):
+        parametrize_with_checks([dense])

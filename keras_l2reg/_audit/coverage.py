@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from keras_l2reg import _keras
 from keras_l2reg._audit.consistency import is_never_applied
 from keras_l2reg._audit.facts import NORM_OR_BIAS, ModelFacts, names_of
-from keras_l2reg.regularizers import strength_variables
+from keras_l2reg._strengths import strength_variables
 from keras_l2reg.weights import Weight, inner_model, listed
 
 

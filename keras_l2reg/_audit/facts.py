@@ -14,7 +14,7 @@ from keras_l2reg import _keras
 from keras_l2reg._audit.experiment import Experiment
 from keras_l2reg._builtin import convert_to_builtin
 from keras_l2reg._penalties import penalties
-from keras_l2reg._selection import KERNEL_ROLES
+from keras_l2reg._roles import KERNEL_ROLES
 from keras_l2reg.weights import Weight, find_weights
 
 NORM_OR_BIAS = ("bias", "scale", "shift")
@@ -36,7 +36,7 @@ class ModelFacts:
 
     @functools.cached_property
     def weights(self) -> list[Weight]:
-        """Every weight but those that LoRA trains small kernels in place of."""
+        """Every weight, except those that LoRA trains two small kernels instead of."""
         return [w for w in find_weights(self.model) if not w.is_frozen_lora_base]
 
     @functools.cached_property

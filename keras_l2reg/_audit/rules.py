@@ -1,9 +1,9 @@
 """The problems that an audit looks for, as one table: `RULES`.
 
 The findings of an audit, the table in the docs, the docs' pages and the tests derive
-from it. To add a rule, write a function that finds the problem, in the module of its
-subject, and add a row here. Rules with the same code detect the same problem in
-different ways.
+from it. To add a rule, write a function that finds the problem in the module of its
+subject, add a row here, and an example of the problem in `tests/audit/test_rules.py`.
+Rules with the same code are about the same problem with different causes.
 
 >>> rule = next(rule for rule in RULES if rule.code == "frozen")
 >>> rule.severity, rule.summary
@@ -78,7 +78,7 @@ RULES = (
     Rule(
         code="stale-trace",
         severity="error",
-        summary="penalties changed after the training step was compiled",
+        summary="the penalties changed after the step was compiled",
         message="The compiled step does not match the model: penalties, or which "
         "weights are trainable, changed after it was traced.",
         fix="Call model.compile(...) again. (attach, detach and L2AllWeights make "

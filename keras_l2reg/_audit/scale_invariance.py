@@ -15,7 +15,7 @@ import keras
 
 from keras_l2reg import _keras
 from keras_l2reg._audit.facts import ModelFacts, l2_of, names_of
-from keras_l2reg._selection import KERNEL_ROLES
+from keras_l2reg._roles import KERNEL_ROLES
 
 layers = keras.layers
 

@@ -5,6 +5,8 @@ if Keras changes any of them. Callers write `_keras.sublayers(...)`, so that eve
 can be seen.
 
 ============  ====================================================================
+`attributes`  where a layer holds the regularizers of its weights for saving
+`callbacks`   whether Keras waits for a callback after each batch
 `layers`      a model's layers, their variables, and what reads their outputs
 `losses`      the terms of a model's loss, apart from each other
 `optimizers`  which optimizer updates a variable, and whether it decays it
@@ -19,7 +21,9 @@ can be seen.
 
 from keras.src.trainers.compile_utils import MetricsList
 
+from keras_l2reg._keras.attributes import names_to_come, regularizer_attribute
 from keras_l2reg._keras.backends import backend
+from keras_l2reg._keras.callbacks import BatchLogsCallback
 from keras_l2reg._keras.layers import (
     all_layers,
     consumers,
@@ -60,6 +64,7 @@ from keras_l2reg._keras.training import (
 from keras_l2reg._keras.variables import check_variables_accept, is_seed
 
 __all__ = [
+    "BatchLogsCallback",
     "MetricsList",
     "added_losses_at",
     "adds_losses",
@@ -81,12 +86,14 @@ __all__ = [
     "loss_gradients",
     "losses_kept",
     "losses_of_calls",
+    "names_to_come",
     "optimizer_for",
     "outermost_layer",
     "overridden",
     "own_metrics",
     "own_variables",
     "penalized_variables",
+    "regularizer_attribute",
     "reset_compiled_steps",
     "runs_with",
     "set_decay_rate",

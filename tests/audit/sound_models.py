@@ -1,12 +1,13 @@
-"""Sound models of many kinds: the audit has nothing above info to say of them.
+"""Sound models of many kinds, in which the audit should find no errors or warnings.
 
-Each builder returns a model, inputs and targets; one that is not compiled is compiled
-with SGD and the mean squared error. `above_info` names what the audit rightly says all
-the same, with the reason beside it.
+Each builder returns a model, inputs and targets. The test compiles a model that is not
+compiled with SGD and the mean squared error. `above_info` lists the codes of findings
+that are true of the model nevertheless.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from keras_l2reg import set_weight_decay
 RANDOM = np.random.default_rng(3)
 
 
-def numbers(*shape):
+def numbers(*shape: int) -> np.ndarray:
     return RANDOM.normal(size=(8, *shape)).astype("float32")
 
 
@@ -28,38 +29,49 @@ Y = numbers(2)
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
-    """A sound model: its builder, and what is rightly said of it when attached to."""
+    """A sound model.
 
-    build: Callable
-    above_info: frozenset
-    has_own_step: bool
+    Args:
+        build: Returns the model, inputs and targets.
+        above_info: The codes of its warnings once a penalty is attached.
+        has_custom_step: Whether it overrides `train_step` or `compute_loss`, which
+            the wrapper does not accept.
+    """
+
+    build: Callable[[], tuple[keras.Model, Any, Any]]
+    above_info: frozenset[str]
+    has_custom_step: bool
 
 
-SOUND = {}
+SOUND: dict[str, Sound] = {}
 
 
-def sound(*above_info, has_own_step=False):
-    def put(build):
-        SOUND[build.__name__] = Sound(build, frozenset(above_info), has_own_step)
+def sound(*above_info: str, has_custom_step: bool = False) -> Callable:
+    """Add the decorated builder to `SOUND`."""
+
+    def add(build):
+        SOUND[build.__name__] = Sound(build, frozenset(above_info), has_custom_step)
         return build
 
-    return put
+    return add
 
 
-def through(*stack, shape, dtype=None):
+def stacked(
+    *stack: layers.Layer, shape: tuple[int, ...], dtype: str | None = None
+) -> keras.Model:
     x = inputs = keras.Input(shape, dtype=dtype)
     for layer in stack:
         x = layer(x)
     return keras.Model(inputs, x)
 
 
-def dense_stack(**kwargs):
-    return through(
+def dense_stack(**kwargs: Any) -> keras.Model:
+    return stacked(
         layers.Dense(4, "relu", **kwargs), layers.Dense(2, **kwargs), shape=(6,)
     )
 
 
-def compiled(model, optimizer="sgd", **kwargs):
+def compiled(model: keras.Model, optimizer: Any = "sgd", **kwargs: Any) -> keras.Model:
     model.compile(optimizer, kwargs.pop("loss", "mse"), **kwargs)
     return model
 
@@ -81,7 +93,7 @@ def sequential_built_by_fit():
 def convolutions_with_batch_norm():
     stack = [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU()]
     stack += [layers.MaxPooling2D(), layers.Flatten(), layers.Dense(2)]
-    return through(*stack, shape=(8, 8, 3)), IMAGES, Y
+    return stacked(*stack, shape=(8, 8, 3)), IMAGES, Y
 
 
 @sound()
@@ -100,7 +112,7 @@ def residual_network():
 def depthwise_separable_network():
     stack = [layers.SeparableConv2D(4, 3), layers.DepthwiseConv2D(3)]
     stack += [layers.GlobalAveragePooling2D(), layers.Dense(2)]
-    return through(*stack, shape=(8, 8, 3)), IMAGES, Y
+    return stacked(*stack, shape=(8, 8, 3)), IMAGES, Y
 
 
 @sound()
@@ -121,19 +133,19 @@ def stacked_recurrent():
         layers.GRU(3),
         layers.Dense(2),
     ]
-    return through(*stack, shape=(5, 6)), SEQUENCES, Y
+    return stacked(*stack, shape=(5, 6)), SEQUENCES, Y
 
 
 @sound()
 def recurrent_convolutions():
     stack = [layers.ConvLSTM1D(2, 3), layers.Flatten(), layers.Dense(2)]
-    return through(*stack, shape=(3, 5, 2)), numbers(3, 5, 2), Y
+    return stacked(*stack, shape=(3, 5, 2)), numbers(3, 5, 2), Y
 
 
 @sound()
 def time_distributed():
     stack = [layers.TimeDistributed(layers.Dense(3)), layers.Flatten()]
-    return through(*stack, layers.Dense(2), shape=(5, 6)), SEQUENCES, Y
+    return stacked(*stack, layers.Dense(2), shape=(5, 6)), SEQUENCES, Y
 
 
 @sound()
@@ -158,7 +170,7 @@ def grouped_query_attention():
 @sound()
 def text_classifier():
     stack = [layers.Embedding(7, 4), layers.GlobalAveragePooling1D(), layers.Dense(2)]
-    return through(*stack, shape=(5,), dtype="int32"), TOKENS, Y
+    return stacked(*stack, shape=(5,), dtype="int32"), TOKENS, Y
 
 
 @sound()
@@ -171,8 +183,8 @@ def mixer():
 
 @sound()
 def autoencoder():
-    encoder = through(layers.Dense(3), shape=(6,))
-    decoder = through(layers.Dense(6), shape=(3,))
+    encoder = stacked(layers.Dense(3), shape=(6,))
+    decoder = stacked(layers.Dense(6), shape=(3,))
     return keras.Sequential([keras.Input((6,)), encoder, decoder]), VECTORS, VECTORS
 
 
@@ -186,7 +198,7 @@ def siamese():
 @sound()
 def shared_layer_with_activity_penalty():
     twice = layers.Dense(6, activity_regularizer="l2")
-    model = through(twice, twice, layers.Dense(2), shape=(6,))
+    model = stacked(twice, twice, layers.Dense(2), shape=(6,))
     return model, np.zeros_like(VECTORS), Y
 
 
@@ -203,7 +215,7 @@ def many_inputs_and_outputs():
 def nested_with_a_frozen_backbone():
     backbone = dense_stack()
     backbone.trainable = False
-    return through(backbone, layers.Dense(2), shape=(6,)), VECTORS, Y
+    return stacked(backbone, layers.Dense(2), shape=(6,)), VECTORS, Y
 
 
 @sound()
@@ -211,13 +223,13 @@ def activity_and_orthogonal_penalties():
     recurrent = layers.SimpleRNN(
         3, recurrent_regularizer="orthogonal_regularizer", activity_regularizer="l1"
     )
-    return through(recurrent, layers.Dense(2), shape=(5, 6)), SEQUENCES, Y
+    return stacked(recurrent, layers.Dense(2), shape=(5, 6)), SEQUENCES, Y
 
 
 @sound()
 def spectral_normalization():
     stack = [layers.SpectralNormalization(layers.Dense(4)), layers.PReLU()]
-    return through(*stack, layers.Dense(2), shape=(6,)), VECTORS, Y
+    return stacked(*stack, layers.Dense(2), shape=(6,)), VECTORS, Y
 
 
 @sound()
@@ -226,11 +238,11 @@ def constrained():
     return dense_stack(**kwargs), VECTORS, Y
 
 
-# --- Subclassed: their config does not carry what their layers have ---------------
+# --- Subclassed models, whose config does not contain their layers' regularizers ---
 
 
 class Mixture(keras.Model):
-    """A mixture of experts with a term that balances their load."""
+    """A mixture of experts with a loss that balances their load."""
 
     def __init__(self):
         super().__init__()
@@ -273,8 +285,8 @@ def variational_autoencoder():
     return model, VECTORS, VECTORS
 
 
-class OwnStep(keras.Model):
-    """Trains by itself: `train_step` is the user's, here Keras' with a word before."""
+class CustomStep(keras.Model):
+    """A model with a `train_step`, which here just calls Keras' own."""
 
     def __init__(self):
         super().__init__()
@@ -287,22 +299,22 @@ class OwnStep(keras.Model):
         return super().train_step(*args)
 
 
-@sound("lost-on-save", has_own_step=True)
-def own_training_step():
-    model = OwnStep()
+@sound("lost-on-save", has_custom_step=True)
+def custom_training_step():
+    model = CustomStep()
     model(VECTORS)
     return model, VECTORS, Y
 
 
 class Adversarial(keras.Model):
-    """Both halves of a GAN, with the loss of both in `compute_loss`."""
+    """A GAN whose `compute_loss` is the loss of generator and discriminator."""
 
     def __init__(self):
         super().__init__()
-        self.generator, self.judge = layers.Dense(6), layers.Dense(1)
+        self.generator, self.discriminator = layers.Dense(6), layers.Dense(1)
 
     def call(self, x):
-        return self.judge(self.generator(x)), self.judge(x)
+        return self.discriminator(self.generator(x)), self.discriminator(x)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
         fake, real = y_pred
@@ -310,7 +322,7 @@ class Adversarial(keras.Model):
         return ops.add(loss, sum(self.losses)) if self.losses else loss
 
 
-@sound("lost-on-save", has_own_step=True)
+@sound("lost-on-save", has_custom_step=True)
 def adversarial():
     model = Adversarial()
     model(VECTORS)
@@ -351,7 +363,7 @@ def tied_autoencoder():
     return model, VECTORS, VECTORS
 
 
-# --- Types -----------------------------------------------------------------------
+# --- Dtypes and LoRA ---------------------------------------------------------------
 
 
 @sound()
@@ -373,7 +385,7 @@ def low_rank_adapted_embedding():
 def quantized_body():
     body = dense_stack()
     body.quantize("int8")
-    return through(body, layers.Dense(2), shape=(6,)), VECTORS, Y
+    return stacked(body, layers.Dense(2), shape=(6,)), VECTORS, Y
 
 
 @sound()
@@ -388,9 +400,9 @@ def mixed_bfloat16():
 
 @sound()
 def float64():
-    # The last layer is of Keras' default type, so that its loss adds up.
+    # The loss is in the dtype of the last layer, Keras' default.
     wide = layers.Dense(4, "relu", dtype="float64", trainable=False)
-    return through(wide, layers.Dense(2), shape=(6,)), VECTORS, Y
+    return stacked(wide, layers.Dense(2), shape=(6,)), VECTORS, Y
 
 
 # --- Optimizers and ways of training -----------------------------------------------
@@ -416,7 +428,7 @@ def averaged_weights():
 
 @sound()
 def several_steps_per_execution():
-    # torch takes one at a time.
+    # The torch backend supports one step per execution only.
     steps = 1 if keras.backend.backend() == "torch" else 2
     return compiled(dense_stack(), steps_per_execution=steps), VECTORS, Y
 
@@ -426,13 +438,13 @@ def run_eagerly():
     return compiled(dense_stack(), "rmsprop", run_eagerly=True), VECTORS, Y
 
 
-@sound("double-decay", "lost-on-save")  # it is decayed on top, without the biases
+@sound("double-decay", "lost-on-save")  # penalty and decay; biases excluded
 def decay_of_kernels():
     model = compiled(dense_stack(), keras.optimizers.AdamW())
     set_weight_decay(model.optimizer, model, 0.01)
     return model, VECTORS, Y
 
 
-@sound("double-decay", "decays-bias-or-norm")  # Keras' default decays everything
+@sound("double-decay", "decays-bias-or-norm")  # Keras decays every weight
 def decay_of_everything():
     return compiled(dense_stack(), keras.optimizers.AdamW()), VECTORS, Y

@@ -1,7 +1,7 @@
-"""The battery on real architectures: keras.applications, and KerasHub's made tiny.
+"""The battery on real architectures: keras.applications, and small ones of KerasHub.
 
-All of them take their time: `pytest -m slow tests/test_breadth.py`. A small one
-runs always, by the checks in `SAMPLE`.
+They are slow: `pytest -m slow tests/integration/test_breadth.py`. A plain run has one
+small model and the checks in `SAMPLE`.
 """
 
 import hub_backbones
@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from keras_l2reg import find_weights
-from keras_l2reg.testing import (
-    CHECKS,
+from keras_l2reg._testing.checks import (
     check_clone,
     check_detach,
-    check_model,
     check_terms,
     check_wrapper_save,
 )
+from keras_l2reg.testing import CHECKS, check_model
 
 SAMPLE = [check_terms, check_wrapper_save, check_detach]
 
@@ -71,13 +70,13 @@ def application(member):
 
 
 @pytest.mark.parametrize("member", ["MobileNet"])
-def test_sample_of_applications(member):
+def test_a_small_application_passes_a_sample_of_checks(member):
     check_model(*application(member), checks=SAMPLE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("member", MEMBERS)
-def test_applications(member):
+def test_applications_pass_every_check(member):
     check_model(*application(member))
 
 
@@ -124,7 +123,7 @@ NOT_CLONED = ("GPTNeoXBackbone", "LlamaBackbone", "ViTBackbone")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
-def test_keras_hub(name):
+def test_backbones_of_keras_hub_pass_every_check(name):
     keras_hub = pytest.importorskip("keras_hub")
 
     def build():
@@ -146,7 +145,7 @@ def test_keras_hub(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", hub_backbones.BACKBONES)
-def test_roles_in_keras_hub(name):
+def test_roles_of_weights_in_keras_hub(name):
     pytest.importorskip("keras_hub")
     model = hub_backbones.build(name)
     depthwise = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)

@@ -1,4 +1,4 @@
-"""Derivatives of every kind, and batches, wherever Keras' own L2 has them."""
+"""All kinds of derivatives, and of batches of weights, wherever Keras' L2 has them."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ PENALTIES = {
     "Scaled": Scaled(L2(0.6), 0.5),
     "Sum": Sum([L2(0.1), Scaled(keras.regularizers.L2(0.4), 0.5)]),
 }
-# One that is summed at once on torch, and one that is summed in rows with a rest.
+# On torch, the first is summed at once, the second in rows and a remainder.
 SMALL, LARGE = (3, 4), (150, 151)
 
 
@@ -147,7 +147,7 @@ def tensorflow_transforms():
         return tape.jacobian(slope, w)
 
     def mapped(f, batch):
-        # Out of XLA, ours goes through a loop: TensorFlow has no batches of l2_loss.
+        # Outside XLA, ours runs in a loop: TensorFlow can't vectorize l2_loss.
         return tf.vectorized_map(f, batch)
 
     def in_xla(transform):
@@ -191,7 +191,7 @@ def expect(received, expected):
 @pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
 @pytest.mark.parametrize("shape", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize(("kind", "name"), named("gradient", "along", "second"))
-def test_of_one_weight(kind, name, shape, penalty):
+def test_derivatives_of_one_weight(kind, name, shape, penalty):
     w, t = weights(shape, 2)
     expected = {
         "gradient": 0.6 * w,
@@ -206,7 +206,7 @@ def test_of_one_weight(kind, name, shape, penalty):
 
 @pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
 @pytest.mark.parametrize(("kind", "name"), named("hessian"))
-def test_hessian(kind, name, penalty):
+def test_hessian_of_one_weight(kind, name, penalty):
     w, t = ops.convert_to_tensor(weights(SMALL, 2))
     received = TRANSFORMS[kind][name](penalty, w, t)
     expect(received, 0.6 * np.eye(12).reshape(3, 4, 3, 4))
@@ -215,7 +215,7 @@ def test_hessian(kind, name, penalty):
 @pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
 @pytest.mark.parametrize("shape", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize(("kind", "name"), named("batch", "batch of gradients"))
-def test_of_a_batch_of_weights(kind, name, shape, penalty):
+def test_values_and_gradients_of_a_batch_of_weights(kind, name, shape, penalty):
     batch = weights(shape, 5)
     expected = {
         "batch": 0.3 * np.sum(batch.astype("float64") ** 2, axis=(1, 2)),
@@ -225,9 +225,9 @@ def test_of_a_batch_of_weights(kind, name, shape, penalty):
     expect(received, expected[kind])
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="torch alone has a check of its own")
+@pytest.mark.skipif(BACKEND != "torch", reason="only torch has such a check")
 @pytest.mark.parametrize("count", [1, 2])
-def test_torchs_own_checks_of_a_derivative(count):
+def test_gradcheck_of_torch_passes(count):
     import torch
 
     arrays = weights(SMALL, count).astype("float64")

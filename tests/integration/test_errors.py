@@ -1,6 +1,6 @@
-"""Bad calls: a clear error each, and nothing changed after it.
+"""An invalid call raises a clear error and changes nothing.
 
-Each case names what must stand in the message: what came, or its name.
+Each case holds a text that must be in the message: what was received, or its name.
 """
 
 import ast
@@ -191,12 +191,12 @@ CASES |= {
     "Sum_empty": (lambda m: Sum([]), dense_model, "[]"),
     "Sum_text": (lambda m: Sum("l2"), dense_model, "l2"),
     "Sum_number": (lambda m: Sum(0.1), dense_model, "0.1"),
-    "to_stock_of_a_scaled_stranger": (
+    "convert_a_scaled_custom_regularizer": (
         lambda m: convert_to_builtin(Scaled(vector_penalty, 0.5)),
         dense_model,
         "function",
     ),
-    "to_stock_of_a_sum_with_orthogonal": (
+    "convert_a_sum_with_orthogonal": (
         lambda m: convert_to_builtin(Sum(["l2", "orthogonal_regularizer"])),
         dense_model,
         "Orthogonal",
@@ -387,8 +387,8 @@ def numpy_batches():
 
 
 # (what is called, on which model, what to do instead)
-WAYS_OUT = {
-    # a layer where a glob over weight names stands
+ADVICE = {
+    # a layer instead of a glob over weight names
     "layers_name": (lambda m: attach(m, layers="head"), dense_model, "'head/*'"),
     "layers_name_within": (
         lambda m: attach(m, layers="deep"),
@@ -425,7 +425,7 @@ WAYS_OUT = {
     "layers_layer_of_another": (
         lambda m: attach(m, layers=layers.Dense(2, name="stray")),
         dense_model,
-        "'stray' is no layer of this model",
+        "'stray' is not a layer of this model",
     ),
     "exclude_layer": (
         lambda m: attach(m, exclude=[m.get_layer("head")]),
@@ -437,7 +437,7 @@ WAYS_OUT = {
         dense_model,
         "'head/*'",
     ),
-    # a regularizer where a number stands, and the reverse
+    # a regularizer instead of a number, and the reverse
     "l2_regularizer": (
         lambda m: L2AllWeights(m, regularizers.L2(0.01)),
         dense_model,
@@ -616,7 +616,7 @@ TYPE_ERRORS = {
     *("check_model_no_function", "check_model_no_model", "check_model_one_check"),
     *("layers_layer", "l2_regularizer", "l2_text", "file", "detach_none"),
 }
-CASES |= WAYS_OUT
+CASES |= ADVICE
 
 
 def state(model):
@@ -630,12 +630,12 @@ def state(model):
     }
 
 
-def test_there_are_many():
+def test_there_are_many_cases():
     assert len(CASES) > 60
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_bad_call_says_so_and_changes_nothing(name):
+def test_an_invalid_call_says_why_and_changes_nothing(name):
     call, build, said = CASES[name]
     model = build()
     if not isinstance(model, OwnTrainStep):
@@ -661,19 +661,19 @@ def test_an_argument_of_the_wrong_type_is_a_type_error(name):
 def test_every_error_says_what_was_expected_and_received():
     package = pathlib.Path(keras_l2reg.__file__).parent
     silent = []
-    for file in sorted(package.glob("*.py")):
+    for file in sorted(package.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
                 kind, said = ast.unparse(node.exc.func), ast.unparse(node.exc)
                 if kind in ("ValueError", "TypeError", "RuntimeError") and not (
                     "Expected" in said and "Received" in said
                 ):
-                    silent.append(f"{file.name}: {said}")
-    # Of a file's name, two errors share one text.
+                    silent.append(f"{file.relative_to(package)}: {said}")
+    # The text of this one is a constant that two errors share.
     assert [line for line in silent if "_NO_LEGACY_FILE" not in line] == []
 
 
-def test_a_message_about_a_number_does_not_offer_what_is_refused():
+def test_a_message_about_a_number_does_not_suggest_a_variable():
     for call in (
         lambda value: L2AllWeights(dense_model(), value, existing="keep"),
         lambda value: Scaled("l2", value),
@@ -721,14 +721,14 @@ def test_a_number_of_numpy_or_the_backend_is_a_number(number):
     [np.array(True), np.array("0.1"), np.array(None), np.array([0.1]), np.array(1j)],
     ids=str,
 )
-def test_other_arrays_are_no_numbers(value):
+def test_other_arrays_are_refused_as_numbers(value):
     with pytest.raises(TypeError, match="l2"):
         L2(value)
     with pytest.raises(TypeError, match="regularizer"):
         attach(dense_model(), value)
 
 
-def test_a_tensor_without_a_value_is_no_number():
+def test_a_symbolic_tensor_is_refused_as_a_number():
     with pytest.raises(TypeError, match="l2"):
         L2(keras.KerasTensor(()))
 
@@ -738,7 +738,7 @@ def test_an_integer_of_numpy_is_an_integer(number):
     assert PenaltyLogger(every_n_batches=number).every_n_batches == 2
 
 
-def test_a_live_attribute_in_the_wrong_case_is_an_error():
+def test_an_attribute_in_the_wrong_case_is_an_error():
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     inner.Note = "mine"
     wrapped = L2AllWeights(inner, 0.25)
@@ -749,12 +749,12 @@ def test_a_live_attribute_in_the_wrong_case_is_an_error():
             getattr(wrapped, misspelt)
         assert misspelt not in vars(wrapped) and misspelt not in vars(inner)
     assert wrapped.l2 == 0.25
-    # What is new by more than its case, the inner model's, and private is set.
+    # Other new names, names of the inner model and private names can be set.
     wrapped.Note, wrapped.remark, wrapped._L2 = "yours", "new", 1
     assert (inner.Note, wrapped.remark, wrapped._L2) == ("yours", "new", 1)
 
 
-def test_penalties_of_a_model_built_within_its_wrapper():
+def test_penalties_of_a_wrapper_whose_inner_model_is_built_later():
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
@@ -772,14 +772,14 @@ def test_penalties_of_a_model_built_within_its_wrapper():
 
 
 @pytest.mark.parametrize("value", [v for v, _ in STRENGTHS.values()], ids=STRENGTHS)
-def test_a_bad_live_strength_leaves_the_old_one(value):
+def test_an_invalid_l2_is_refused_and_the_old_one_stays(value):
     wrapped = L2AllWeights(dense_model(), 0.25)
     with pytest.raises((ValueError, TypeError)):
         wrapped.l2 = value
     assert wrapped.l2 == 0.25
 
 
-def test_a_schedule_that_returns_nonsense_stops_the_fit():
+def test_a_schedule_that_returns_no_strength_stops_fit():
     wrapped = L2AllWeights(dense_model(), 0.25)
     wrapped.compile("sgd", "mse")
     x, y = np.ones((4, 4), "float32"), np.ones((4, 2), "float32")

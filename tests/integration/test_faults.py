@@ -1,4 +1,4 @@
-"""What breaks outside: damaged files, a full disk."""
+"""Faults from outside: damaged files, a full disk."""
 
 import os
 import zipfile
@@ -83,7 +83,7 @@ def test_a_full_disk_raises_and_leaves_the_model_usable():
     log = keras.callbacks.CSVLogger("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         wrapped.fit(X, Y, epochs=2, verbose=0, callbacks=[PenaltyLogger(), log])
-    log.csv_file = None  # else its destructor would try again
+    log.csv_file = None  # or its destructor would try again
     assert wrapped.l2 == 0.01
     history = wrapped.fit(X, Y, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()

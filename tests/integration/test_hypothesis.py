@@ -80,7 +80,7 @@ def build(plans):
 
 
 def reference(model, rule, l2):
-    """The penalties that the rule asks for, from the variables' own paths."""
+    """The penalties that the rule asks for, found by the paths of the variables."""
     terms = []
     for variable in model.trainable_variables:
         short = variable.path.split("/")[-1]
@@ -139,7 +139,7 @@ plans_of_a_model = st.lists(layer_plans, min_size=1, max_size=4)
 @given(plans_of_a_model, rules)
 @settings(max_examples=20, deadline=None, derandomize=True)
 @pytest.mark.filterwarnings("ignore:The configuration of")
-def test_generated_models(plans, rule):
+def test_penalties_and_detach_of_generated_models(plans, rule):
     check_penalties_and_detach(plans, rule)
 
 
@@ -147,5 +147,5 @@ def test_generated_models(plans, rule):
 @given(plans_of_a_model, rules)
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.mark.filterwarnings("ignore:The configuration of")
-def test_many_generated_models(plans, rule):
+def test_penalties_and_detach_of_many_generated_models(plans, rule):
     check_penalties_and_detach(plans, rule)

@@ -1,4 +1,4 @@
-"""Fits that others can check: scikit-learn, torch.optim and Keras itself."""
+"""Training results equal those of scikit-learn, torch.optim and Keras."""
 
 import keras
 import numpy as np
@@ -146,9 +146,9 @@ def test_trajectory_is_that_of_regularizers_given_at_construction(regularize):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 6, 6, 1)).astype("float32")
     y = rng.normal(size=(20, 2)).astype("float32")
-    stock, ours = image_model(0.01), regularize(image_model(), 0.01)
+    expected, ours = image_model(0.01), regularize(image_model(), 0.01)
     losses = []
-    for model in (stock, ours):
+    for model in (expected, ours):
         model.compile(keras.optimizers.Adam(0.01), "mse")
         fit = model.fit(
             x,
@@ -162,5 +162,5 @@ def test_trajectory_is_that_of_regularizers_given_at_construction(regularize):
         losses.append([fit.history["loss"], fit.history["val_loss"]])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
     ours = getattr(ours, "wrapped_model", ours)
-    for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
+    for a, b in zip(ours.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

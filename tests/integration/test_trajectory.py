@@ -1,4 +1,4 @@
-"""The question's program, as the assignment writes it, against the wrapper.
+"""Training steps equal those of a TensorFlow 1 program that adds `tf.nn.l2_loss`.
 
 The reference is a TensorFlow 1 graph: placeholders, `tf.nn.l2_loss` on both kernels
 and a `GradientDescentOptimizer`. TensorFlow runs beside any Keras backend.
