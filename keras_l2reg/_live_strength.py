@@ -40,9 +40,10 @@ class Strengths(keras.layers.Layer):
         """
         if type(regularizer) is L2 and not isinstance(regularizer.l2, keras.Variable):
             return L2(self._add_strength(regularizer.l2))
-        self._of_user = strength_variables(regularizer)
-        for variable in self._of_user:
+        variables = strength_variables(regularizer)
+        for variable in variables:
             variable.trainable = False
+        self._of_user = variables  # which Keras tracks
         return regularizer
 
     def _add_strength(self, value: float) -> keras.Variable:

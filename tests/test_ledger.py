@@ -415,6 +415,7 @@ def test_a_subclass_of_l2_is_called_and_not_replaced():
 def test_a_variable_given_as_strength_is_used_and_not_trained():
     strength = keras.Variable(0.5)
     wrapper = L2AllWeights(mlp(), regularizer=L2(strength))
+    assert all(variable is not strength for variable in wrapper.trainable_variables)
     wrapper.compile(keras.optimizers.SGD(0.1), "mse")
     wrapper.fit(X, Y, verbose=0)
     assert float(keras.ops.convert_to_numpy(strength)) == 0.5  # it is not trained
