@@ -1,12 +1,12 @@
-"""Which strength? The assignment's network over a grid of them, on letters from fonts.
+"""Find the strength: a network at several strengths, on images of letters.
 
     python examples/tune.py
     KERAS_BACKEND=jax python examples/tune.py --plot tune.pdf
 
-Trains 784-1024-10 (ReLU, SGD, a sound start) at each strength with `l2_path`, three
-times from new weights, prints a table of what came out, and saves a picture of it.
-Then the test images, of other fonts again, judge the best strength, the strongest
-within one standard error of it, and none; the last line says what that shows.
+Trains 784-1024-10 (ReLU, SGD, He initialization) at each strength with `l2_path`, three
+times from newly drawn weights, prints a table of the results and saves a plot of them.
+Then compares the best strength, the strongest within one standard error of it, and no
+penalty on the test images, which are of other fonts; the last line sums up the result.
 """
 
 import argparse
@@ -56,14 +56,14 @@ def main():
     save_picture(path.plot(), args.plot, dpi=120)
     print(f"Picture: {args.plot}")
 
-    # The same runs again: of a path's weights, only its best run's are kept.
-    best, careful = path.best["l2"], path.one_standard_error["l2"]
-    judged = l2_path(model, *images, {best, careful, 0.0}, test, **settings)
+    # The same runs again, as a path keeps only the weights of its best run.
+    best, strongest = path.best["l2"], path.one_standard_error["l2"]
+    tested = l2_path(model, *images, {best, strongest, 0.0}, test, **settings)
     accuracy = {
-        l2: np.array([run["val_accuracy"] for run in judged.runs if run["l2"] == l2])
-        for l2 in (best, careful, 0.0)
+        l2: np.array([run["val_accuracy"] for run in tested.runs if run["l2"] == l2])
+        for l2 in (best, strongest, 0.0)
     }
-    for name, l2 in [("best", best), ("one standard error", careful), ("none", 0.0)]:
+    for name, l2 in [("best", best), ("one standard error", strongest), ("none", 0.0)]:
         print(f"test accuracy, {name} (l2={l2:g}): {with_error(accuracy[l2])}")
     print(verdict(best, accuracy[best] - accuracy[0.0]))
 
@@ -86,20 +86,20 @@ def network(steps):
 
 
 def verdict(best, gains):
-    """One sentence, from the gains in test accuracy of equal starts."""
+    """One sentence on the gains in test accuracy, run by run from the same weights."""
     if best == 0:
-        return "No penalty is best here, by the validation loss."
+        return "Here, by the validation loss, no penalty is best."
     ahead, runs = int(np.sum(gains > 0)), len(gains)
-    far = abs(np.mean(gains)) > 2 * standard_error(gains)
-    if far and ahead == runs:
+    is_clear = abs(np.mean(gains)) > 2 * standard_error(gains)
+    if is_clear and ahead == runs:
         answer = "helps"
-    elif far and ahead == 0:
+    elif is_clear and ahead == 0:
         answer = "hurts"
     else:
         answer = "makes no clear difference"
     return (
-        f"Here l2={best:g} {answer}: {with_error(gains, '+.3f')} in test accuracy "
-        f"against no penalty from equal starts, ahead on {ahead} of {runs}."
+        f"Here, l2={best:g} {answer}: {with_error(gains, '+.3f')} in test accuracy "
+        f"over no penalty from the same weights, higher in {ahead} of {runs} runs."
     )
 
 

@@ -1,15 +1,15 @@
-"""KerasTuner looks for the strength: the least loss on other fonts' letters.
+"""Search the strength with KerasTuner: the least loss on letters of other fonts.
 
     python examples/tuner.py
     KERAS_BACKEND=jax python examples/tuner.py --trials 20
 
 Searches `l2` on a log scale by Bayesian optimization; each trial trains 784-1024-10
-(ReLU, SGD) from the same start. The objective is `val_data_loss`: the whole
-`val_loss` has the penalty in it, so that a weaker strength would look better for
-being weak. Prints all trials, and the best model's accuracy on the test fonts.
+(ReLU, SGD) from the same initial weights. The objective is `val_data_loss`, as
+`val_loss` contains the penalty and so favors weak strengths. Prints all trials, and
+the best model's accuracy on the test fonts.
 
-For the strength alone `examples/tune.py` is quicker: one trace for all strengths. A
-tuner pays off where other hyperparameters are searched along with it.
+For the strength alone, `examples/tune.py` is quicker, as it compiles the training step
+once for all strengths. A tuner is useful to search other hyperparameters, too.
 """
 
 import argparse
@@ -19,9 +19,6 @@ import tempfile
 import hush  # noqa: F401  (before Keras)
 import keras
 from glyphs import load_glyphs
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from keras_l2reg import L2AllWeights
 
@@ -44,13 +41,13 @@ def main():
 
     glyphs = load_glyphs()
     train = glyphs["x_train"][: args.images], glyphs["y_train"][: args.images]
-    # The tuner keeps each trial's best weights in files.
+    # The tuner saves each trial's best weights in files.
     with tempfile.TemporaryDirectory() as directory:
         tuner = keras_tuner.BayesianOptimization(
             build,
             objective=keras_tuner.Objective("val_data_loss", "min"),
             max_trials=args.trials,
-            seed=1,  # 0 would count as none
+            seed=1,  # KerasTuner takes 0 for no seed
             directory=directory,
         )
         tuner.search(
@@ -61,17 +58,16 @@ def main():
             verbose=0,
         )
         [model] = tuner.get_best_models()
-    console = Console(highlight=False)
-    console.print(table(tuner.oracle.get_best_trials(args.trials)))
+    print_trials(tuner.oracle.get_best_trials(args.trials))
     test = model.evaluate(
         glyphs["x_test"], glyphs["y_test"], verbose=0, return_dict=True
     )
-    console.print(f"best: l2={model.l2:.3g}, test accuracy {test['accuracy']:.3f}")
+    print(f"best: l2={model.l2:.3g}, test accuracy {test['accuracy']:.3f}")
 
 
 def build(hp):
     """The model of one trial."""
-    keras.utils.set_random_seed(0)  # trials differ by their strength alone
+    keras.utils.set_random_seed(0)  # trials differ only in their strength
     network = keras.Sequential(
         [
             keras.Input((28, 28)),
@@ -89,20 +85,14 @@ def build(hp):
     return model
 
 
-def table(trials):
-    """A line for each trial, by strength; the first of `trials` is the best."""
-    result = Table(title="each trial at its best epoch", box=box.ASCII2)
-    for column in ("l2", "epoch", "val_data_loss", "val_accuracy", ""):
-        result.add_column(column, justify="right")
+def print_trials(trials):
+    """Print each trial at its best epoch, by strength; the first one is the best."""
+    print("      l2 | epoch | val_data_loss | val_accuracy")
     for trial in sorted(trials, key=lambda t: t.hyperparameters.get("l2")):
-        result.add_row(
-            f"{trial.hyperparameters.get('l2'):.3g}",
-            str(trial.best_step + 1),
-            f"{trial.score:.4f}",
-            f"{trial.metrics.get_best_value('val_accuracy'):.3f}",
-            "best" if trial is trials[0] else "",
-        )
-    return result
+        l2, epoch = trial.hyperparameters.get("l2"), trial.best_step + 1
+        accuracy = trial.metrics.get_best_value("val_accuracy")
+        mark = " best" if trial is trials[0] else ""
+        print(f"{l2:8.3g} | {epoch:5} | {trial.score:13.4f} | {accuracy:12.3f}{mark}")
 
 
 if __name__ == "__main__":

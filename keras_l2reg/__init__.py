@@ -24,6 +24,7 @@ def _is_looked_up_to_run():
 
 if not _is_looked_up_to_run():
     from keras_l2reg._audit.audit import Finding, Findings, audit
+    from keras_l2reg._path.grid import L2Grid
     from keras_l2reg._path.l2_path import l2_path
     from keras_l2reg._path.result import L2Path
     from keras_l2reg._penalties import penalties, print_penalties
@@ -42,6 +43,7 @@ __all__ = [
     "Findings",
     "InFloat32",
     "L2AllWeights",
+    "L2Grid",
     "L2Loss",
     "L2Path",
     "L2Scheduler",

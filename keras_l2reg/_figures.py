@@ -1,4 +1,4 @@
-"""Figures of matplotlib that pyplot does not know of, and that are saved whole.
+"""matplotlib figures without pyplot: make them, show them in notebooks, save them.
 
 >>> import tempfile
 >>> file = pathlib.Path(tempfile.mkdtemp(), "empty.png")
@@ -9,13 +9,30 @@ b'PNG'
 
 import functools
 import io
+import os
 import pathlib
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from keras_l2reg._io import write_whole
+from keras_l2reg._io import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+    Picture = Axes | Figure | SubFigure
+
+T = TypeVar("T")
+
+# Arguments of `Axes.legend`.
+LEGEND: dict[str, Any] = {"fontsize": "small", "frameon": False}
+LEGEND_ABOVE = {**LEGEND, "loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}
 
 
-def new_figure(height=4.0):
-    """A figure of its own, `height` inches high, that pyplot does not know of.
+def new_figure(height: float = 4.0) -> "Figure":
+    """A new figure that pyplot does not manage.
+
+    Args:
+        height: Float, in inches. Defaults to `4.0`.
 
     Raises:
         ImportError: matplotlib is missing; the message names the extra.
@@ -29,11 +46,11 @@ def new_figure(height=4.0):
         raise ImportError(
             "Pictures need matplotlib: pip install 'keras_l2reg[plot]'"
         ) from error
-    # pyplot would want a screen, and keep every figure alive.
+    # pyplot may need a display, and keeps every figure alive.
     return _shown_in_notebooks(Figure(figsize=(6.4, height), layout="constrained"))
 
 
-def new_axes(height=4.0):
+def new_axes(height: float = 4.0) -> "Axes":
     """The only axes of a new figure.
 
     >>> new_axes().figure.axes
@@ -42,34 +59,36 @@ def new_axes(height=4.0):
     return _shown_in_notebooks(new_figure(height).add_subplot())
 
 
-def _shown_in_notebooks(picture):
-    """Give the picture what IPython asks an object for, to show it.
+def _shown_in_notebooks(picture: T) -> T:
+    """Add the method that IPython calls to show an object.
 
-    matplotlib has its figures shown by pyplot, which does not know of this one.
+    IPython shows other figures by way of pyplot, which does not know this one.
     """
-    picture._repr_png_ = functools.partial(_png, picture)
+    vars(picture)["_repr_png_"] = functools.partial(_png, picture)
     return picture
 
 
-def _png(picture):
+def _png(picture: Any) -> bytes:
     content = io.BytesIO()
     picture.figure.savefig(content, format="png")
     return content.getvalue()
 
 
-def save_picture(picture, file, **arguments):
-    """Save a picture; a full disk leaves what was there, no half of a file.
+def save_picture(
+    picture: "Picture", file: str | os.PathLike[str], **arguments: Any
+) -> None:
+    """Save a picture, atomically: on failure, the old file is kept.
 
     Args:
         picture: What `plot_penalties`, `plot_path` or `plot_weights` returned, or
             any other matplotlib axes or figure.
-        file: The path to write to; its suffix tells the format, `.png` or `.pdf`
-            for example.
+        file: The path to write to; its suffix sets the format, for example `.png` or
+            `.pdf`. Without a suffix, the format is PNG.
         **arguments: Further arguments of `matplotlib.figure.Figure.savefig`, such
             as `dpi`.
 
     Raises:
-        ValueError: the suffix is no format that matplotlib knows.
+        ValueError: matplotlib does not know the format.
         OSError: the file can't be written.
 
     Example:
@@ -77,13 +96,12 @@ def save_picture(picture, file, **arguments):
     >>> import tempfile
     >>> ax = new_figure().add_subplot()
     >>> save_picture(ax, pathlib.Path(tempfile.mkdtemp(), "empty.pdf"))
-
-    Source: `matplotlib.figure.Figure.savefig`.
     """
     arguments.setdefault("format", pathlib.Path(file).suffix[1:] or "png")
-    # By way of memory: matplotlib's PDF writer meets a full disk with an error that
-    # does not tell of it.
+    # In memory first: on a full disk, matplotlib's PDF writer raises an error that does
+    # not mention the disk.
     content = io.BytesIO()
-    # Axes may sit in a subfigure; a figure's figure is itself.
-    picture.figure.figure.savefig(content, **arguments)
-    write_whole(file, content.getvalue())
+    # Axes may be in a subfigure; a figure's `figure` is itself.
+    figure: Any = picture.figure
+    figure.figure.savefig(content, **arguments)
+    write_atomically(file, content.getvalue())

@@ -1,18 +1,22 @@
-"""Files that are written whole or not at all."""
+"""Write files atomically."""
 
 import os
 import pathlib
 
 
-def write_whole(file, content):
-    """Write bytes to a file; a full disk leaves what was there, no half of a file.
+def write_atomically(file: str | os.PathLike[str], content: bytes) -> None:
+    """Write bytes to a file, atomically: on failure, the old file is kept.
+
+    Args:
+        file: The path to write to.
+        content: The bytes.
 
     Raises:
         OSError: the file can't be written.
 
     >>> import tempfile
-    >>> file = pathlib.Path(tempfile.mkdtemp(), "whole.txt")
-    >>> write_whole(file, b"all of it")
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "new.txt")
+    >>> write_atomically(file, b"all of it")
     >>> file.read_text()
     'all of it'
     """

@@ -1,13 +1,13 @@
-"""Whether a notebook shows what is printed."""
+"""Whether the output goes to a notebook."""
 
 import sys
 
 
-def in_notebook():
-    """Whether standard output is a notebook's: it shows objects, not only text.
+def in_notebook() -> bool:
+    """Whether standard output goes to a notebook, which can show objects.
 
     >>> in_notebook()
     False
     """
-    # Not whether IPython runs: output may be redirected to a file even there.
+    # Not whether IPython is running: there, too, output may be redirected to a file.
     return type(sys.stdout).__module__ == "ipykernel.iostream"

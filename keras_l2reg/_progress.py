@@ -3,17 +3,29 @@
 import contextlib
 import html
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import rich.progress
 
 from keras_l2reg._notebook import in_notebook
 
+Advance = Callable[[int], None]
 
-def progress_bar(label, total, visible=True):
-    """A bar of `total` units, as a context; yields a function that advances it.
+
+def progress_bar(
+    label: str, total: int, visible: bool = True
+) -> AbstractContextManager[Advance]:
+    """A context with a progress bar; yields a callback that advances the bar.
 
     Args:
-        label: String that says what is counted.
-        total: Integer, how many units there are.
+        label: String, what is counted.
+        total: Integer, the count at the end.
         visible: Boolean, `False` shows nothing. Defaults to `True`.
+
+    Returns:
+        A context manager. Its callback takes the number of units to advance by.
 
     Example:
 
@@ -22,42 +34,34 @@ def progress_bar(label, total, visible=True):
     """
     if not visible:
         return contextlib.nullcontext(lambda count: None)
-    # rich's bar is a widget in a notebook, and nothing at all without ipywidgets.
+    # In a notebook, rich's bar is a widget, which is not shown without ipywidgets.
     return _html_bar(label, total) if in_notebook() else _rich_bar(label, total)
 
 
 @contextlib.contextmanager
-def _rich_bar(label, total):
-    # rich comes with Keras, which prints its summaries with it.
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
+def _rich_bar(label: str, total: int) -> Iterator[Advance]:
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.description}", markup=False),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress:
+    with rich.progress.Progress(*columns) as progress:
         bar = progress.add_task(label, total=total)
         yield lambda count: progress.advance(bar, count)
 
 
 @contextlib.contextmanager
-def _html_bar(label, total):
+def _html_bar(label: str, total: int) -> Iterator[Advance]:
     from IPython.display import display
 
     bar = _Bar(label, total)
-    shown = display(bar, display_id=True)
+    shown: Any = display(bar, display_id=True)
 
-    def advance(count):
+    def advance(count: int) -> None:
         bar.done += count
         if bar.is_due():
+            bar.shown_at = time.monotonic()
             shown.update(bar)
 
     try:
@@ -69,19 +73,15 @@ def _html_bar(label, total):
 class _Bar:
     """The state of a bar, as a notebook shows it."""
 
-    def __init__(self, label, total):
+    def __init__(self, label: str, total: int):
         self.label, self.total, self.done = label, total, 0
-        self._started = self._shown = time.monotonic()
+        self._started = self.shown_at = time.monotonic()
 
-    def is_due(self, interval=0.1):
-        """Whether it was last shown so long ago that a reader sees a difference."""
-        now = time.monotonic()
-        if now - self._shown < interval:
-            return False
-        self._shown = now
-        return True
+    def is_due(self, interval: float = 0.1) -> bool:
+        """Whether it was last shown at least `interval` seconds ago."""
+        return time.monotonic() - self.shown_at >= interval
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         text = f"{self.label} {self.done}/{self.total}"
         if 0 < self.done < self.total:
             elapsed = time.monotonic() - self._started
@@ -89,6 +89,6 @@ class _Bar:
             text += f", {left // 60:.0f}:{left % 60:02.0f} left"
         return text
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         bar = f'<progress max="{self.total}" value="{self.done}"></progress>'
         return f"{bar} {html.escape(repr(self))}"

@@ -1,4 +1,4 @@
-"""Tables: plain text when printed, HTML in a notebook; nothing else uses rich's.
+"""Tables: plain text when printed, HTML in a notebook.
 
 >>> print(Table(["weight", "norm"], [["dense[relu]/kernel", "2.8"]], right=["norm"]))
 weight             | norm
@@ -10,6 +10,12 @@ import dataclasses
 import html
 import io
 import sys
+from collections.abc import Iterator, Sequence
+
+import rich.table
+from rich import box
+from rich.console import Console
+from rich.text import Text
 
 from keras_l2reg._notebook import in_notebook
 
@@ -18,17 +24,17 @@ from keras_l2reg._notebook import in_notebook
 class Table:
     """Rows of text under named columns.
 
-    Whatever a cell holds is shown as it is: rich would take a name in brackets for
-    a style, HTML one in angle brackets for a tag, and a terminal would obey an
-    escape sequence that a saved model has for a name.
+    The text of a cell is shown literally. Otherwise rich would take a name in brackets
+    for a style, HTML one in angle brackets for a tag, and a terminal would execute an
+    escape sequence in the name of a saved model.
 
     Args:
-        columns: List of strings, the heads of the columns.
-        rows: List of lists of strings; a cell may have several lines.
+        columns: Strings, the heads of the columns.
+        rows: Sequences of strings; a cell may have several lines.
         right: The columns that are aligned to the right. Defaults to none.
         title: String above the table. Defaults to `None`.
         notes: Lines of text below the table. Defaults to none.
-        empty: The text to show if there are no rows. Defaults to `"No rows."`.
+        empty: The text shown instead of no rows. Defaults to `"No rows."`.
         ruled: Boolean, whether to draw a line between rows. Defaults to `False`.
         folds: Boolean, whether to break long cells to fit the terminal's width.
             Defaults to `True`.
@@ -39,34 +45,28 @@ class Table:
     No runs.
     """
 
-    columns: list
-    rows: list
-    right: tuple = ()
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Sequence[str] = ()
     title: str | None = None
-    notes: tuple = ()
+    notes: Sequence[str] = ()
     empty: str = "No rows."
     ruled: bool = False
     folds: bool = True
 
-    def __str__(self):
+    def __str__(self) -> str:
         body = self._lines() if self.rows else [_plain(self.empty)]
         title = [] if self.title is None else [_plain(self.title)]
         return "\n".join([*title, *body, *map(_plain, self.notes)])
 
-    # A notebook takes its text from `repr`.
+    # A notebook shows the `repr` where it can't show HTML.
     __repr__ = __str__
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return "\n".join(filter(None, self._html()))
 
-    def _lines(self):
-        # rich comes with Keras, which prints its summaries with it.
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(
+    def _lines(self) -> list[str]:
+        table = rich.table.Table(
             box=box.ASCII2, show_edge=False, pad_edge=False, show_lines=self.ruled
         )
         for name in self.columns:
@@ -76,19 +76,20 @@ class Table:
             table.add_row(*(Text(_plain(cell)) for cell in row))
         # By default, rich sends to the notebook what is meant for `file`, and colors
         # it where FORCE_COLOR is set.
+        file = io.StringIO()
         console = Console(
-            file=io.StringIO(),
+            file=file,
             width=_terminal_width() if self.folds else 10_000,
             color_system=None,
             force_jupyter=False,
         )
         console.print(table)
-        return [line.rstrip() for line in console.file.getvalue().splitlines()]
+        return [line.rstrip() for line in file.getvalue().splitlines()]
 
-    def _html(self):
+    def _html(self) -> Iterator[str]:
         title = "" if self.title is None else _escaped(self.title)
         if self.rows:
-            # Jupyter and others have a style for pandas' class.
+            # Jupyter and others style this class, which is pandas'.
             yield '<table border="1" class="dataframe">'
             yield f'<caption style="text-align: left">{title}</caption>' * bool(title)
             yield f"<thead>{self._html_row('th', self.columns)}</thead>"
@@ -100,17 +101,17 @@ class Table:
             yield f"<p>{_escaped(self.empty)}</p>"
         yield from (f"<p>{_escaped(note)}</p>" for note in self.notes)
 
-    def _html_row(self, tag, cells):
+    def _html_row(self, tag: str, cells: Sequence[str]) -> str:
         sides = ["right" if name in self.right else "left" for name in self.columns]
-        cells = (
+        tagged = (
             f'<{tag} style="text-align: {side}">{_escaped(cell)}</{tag}>'
             for side, cell in zip(sides, cells, strict=True)
         )
-        return f"<tr>{''.join(cells)}</tr>"
+        return f"<tr>{''.join(tagged)}</tr>"
 
 
-def show(table):
-    """Print a table, or let the notebook display it.
+def show(table: Table) -> None:
+    """Print a table, or display it in a notebook.
 
     >>> show(Table(["l2"], [["0.1"], ["0.01"]]))
     l2
@@ -126,8 +127,8 @@ def show(table):
         print_text(str(table))
 
 
-def print_text(text):
-    """Print text; what the terminal's encoding lacks becomes an escape.
+def print_text(text: str) -> None:
+    """Print text, with escapes for characters that the terminal can't encode.
 
     >>> print_text("épais/kernel")
     épais/kernel
@@ -137,8 +138,17 @@ def print_text(text):
     print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _plain(text):
-    """Text that only says something: control characters are spelled out.
+def is_terminal() -> bool:
+    """Whether standard output is a terminal, rather than a file or a notebook.
+
+    >>> is_terminal()
+    False
+    """
+    return Console(force_jupyter=False).is_terminal
+
+
+def _plain(text: str) -> str:
+    """Text with its control characters spelled out.
 
     >>> _plain("a\\x1b[31mb")
     'a\\\\x1b[31mb'
@@ -148,12 +158,10 @@ def _plain(text):
     )
 
 
-def _escaped(text):
+def _escaped(text: str) -> str:
     return html.escape(_plain(text)).replace("\n", "<br>")
 
 
-def _terminal_width():
-    from rich.console import Console
-
-    # A notebook has no terminal, whatever terminal its server was started from.
+def _terminal_width() -> int:
+    # A notebook has no terminal, even if its server was started from one.
     return 100 if in_notebook() else Console(force_jupyter=False).width

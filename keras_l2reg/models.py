@@ -187,13 +187,13 @@ class L2AllWeights(SplitLossModel):
     @property
     def l2(self) -> float:
         """The strength of the penalty, on Keras' scale; assign to change it live."""
-        strength = self._live_strength()
+        strength = self._require_strength()
         self._sync_state()
         return strength_value(strength)
 
     @l2.setter
     def l2(self, value: float) -> None:
-        strength = self._live_strength()
+        strength = self._require_strength()
         number = strength_value(check_strength(value, "l2"))
         # A variable may hold any number.
         number = check_representable(check_number(number, "l2"), strength.dtype)
@@ -209,7 +209,7 @@ class L2AllWeights(SplitLossModel):
         strength = regularizer.l2 if type(regularizer) is L2 else None
         return strength if isinstance(strength, keras.Variable) else None
 
-    def _live_strength(self) -> keras.Variable:
+    def _require_strength(self) -> keras.Variable:
         """The variable of the strength; an error if there is none, or it has no use."""
         strength = self._strength
         if strength is None:

@@ -1,5 +1,7 @@
-"""l2_path: one model, many strengths, one trace.
+"""l2_path: fit one model at many strengths, compiled once.
 
-`l2_path` is the function, `arguments` its checks, `grid` the default strengths, `runs`
-the fits in this process, `executor` those in others, `result` what they measured.
+`l2_path` is the function, `arguments` checks what it is given, `grid` finds the
+default strengths, `starts` the weights that runs start from; `runs` fits in this
+process, `executor` in others; `collect` gathers the runs into the `L2Path` of `result`,
+which `plot` draws.
 """

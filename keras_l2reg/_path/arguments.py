@@ -7,16 +7,18 @@
 import concurrent.futures
 import difflib
 import inspect
-import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import keras
 
-from keras_l2reg._validation import as_number, check_integer, check_number, number_meant
+from keras_l2reg._path.grid import L2Grid
+from keras_l2reg._validation import as_number, check_integer, check_number
 from keras_l2reg._validation import check_model as check_is_model
 from keras_l2reg.attachment import is_attached
 from keras_l2reg.models import L2AllWeights
 
-# What `fit` takes and a path can't, with what to give instead.
+# Arguments of `fit` that a path can't take, and what to give instead.
 _REFUSED = {
     "validation_split": (
         "all strengths are compared on the same `validation_data`; split the data "
@@ -26,8 +28,22 @@ _REFUSED = {
     "initial_epoch": "each run begins at epoch 0; set its length by `epochs`",
 }
 
+# Arguments of `l2_path` that `fit` does not have, to suggest where one is misspelled.
+_OF_PATH = {
+    "l2",
+    "warm",
+    "repeats",
+    "new_starts",
+    "seed",
+    "monitor",
+    "mode",
+    "restore_best_weights",
+    "executor",
+}
 
-def check_model(model):
+
+def check_model(model: Any) -> None:
+    """Raise an error unless `model` is a compiled model whose strength can be set."""
     check_is_model(model)
     if not model.compiled or model.optimizer is None:
         raise ValueError(
@@ -35,11 +51,11 @@ def check_model(model):
             f"Received: model={model.name!r}"
         )
     if isinstance(model, L2AllWeights):
-        model.l2  # noqa: B018 - raises where the wrapper has no live strength
+        model._require_strength()
     elif is_attached(model):
         raise ValueError(
             "Expected an `L2AllWeights`, or a model with nothing attached. Received: "
-            f"model={model.name!r}, which `attach` or a wrapper put a penalty on; "
+            f"model={model.name!r}, which has a penalty of `attach` or of a wrapper; "
             "give the wrapper, or call `detach` first"
         )
 
@@ -47,7 +63,8 @@ def check_model(model):
 # ------------------------------------------------------------------------ data
 
 
-def check_data(x, y, sample_weight, validation_data):
+def check_data(x: Any, y: Any, sample_weight: Any, validation_data: Any) -> None:
+    """Raise an error if data are missing, empty or can be read only once."""
     if x is None:
         raise TypeError(
             "Expected training data. Received: x=None; give arrays `x` and `y`, a "
@@ -55,8 +72,8 @@ def check_data(x, y, sample_weight, validation_data):
         )
     if validation_data is None:
         raise ValueError(
-            "Expected `validation_data`: by the training data alone, the weakest "
-            "strength is always the best. Received: validation_data=None; give "
+            "Expected `validation_data`: on the training data, the weakest strength "
+            "always looks best. Received: validation_data=None; give "
             "(x_val, y_val) or a data set"
         )
     is_tuple = isinstance(validation_data, (tuple, list))
@@ -71,7 +88,7 @@ def check_data(x, y, sample_weight, validation_data):
     _check_samples("`validation_data`", *parts)
 
 
-def _check_samples(name, *parts):
+def _check_samples(name: str, *parts: Any) -> None:
     """Raise an error if there is nothing to train or to validate on."""
     x = parts[0]
     if not keras.tree.is_nested(x) and not hasattr(x, "shape"):
@@ -82,22 +99,22 @@ def _check_samples(name, *parts):
     sizes = {shape[0] for shape in shapes if shape}
     if 0 in sizes or not keras.tree.flatten(x):
         raise ValueError(
-            f"Expected at least one sample in {name}. Received arrays of the shapes "
+            f"Expected at least one sample in {name}. Received: arrays of the shapes "
             f"{shapes}; look at how the data were loaded, filtered or split"
         )
     if len(sizes) > 1:
         raise ValueError(
-            f"Expected the same number of samples in each array of {name}. Received "
+            f"Expected the same number of samples in each array of {name}. Received: "
             f"arrays of the shapes {shapes}; look at how they were filtered or split"
         )
 
 
-def _check_batches(name, data):
+def _check_batches(name: str, data: Any) -> None:
     if hasattr(data, "__next__"):
         raise TypeError(
-            "Expected data that can be read again for each strength. Received, in "
-            f"{name}, a {type(data).__name__}, which runs only once; use arrays, a "
-            "`keras.utils.PyDataset` or a `tf.data.Dataset`"
+            f"Expected data in {name} that can be read once for each strength. "
+            f"Received: a {type(data).__name__}, which can be read only once; use "
+            "arrays, a `keras.utils.PyDataset` or a `tf.data.Dataset`"
         )
     if isinstance(data, keras.utils.PyDataset):
         is_empty = data.num_batches == 0
@@ -111,7 +128,7 @@ def _check_batches(name, data):
         try:
             is_empty = len(data) == 0
         except TypeError:
-            # Neither known beforehand nor infinite, such as a filtered data set.
+            # The length is unknown, as that of a filtered data set.
             is_empty = next(iter(data), None) is None
     if is_empty:
         raise ValueError(
@@ -121,63 +138,60 @@ def _check_batches(name, data):
         )
 
 
-# ----------------------------------------------------------------- what is tried
+# -------------------------------------------------------------------- strengths
 
 
-def checked_strengths(l2, count=12, span=1e4):
-    """The strengths from strong to weak, each once; `None` for a grid from the data."""
-    _check_grid(count, span)
-    if l2 is None:
-        return None
-    if (count, span) != (12, 1e4):
-        raise ValueError(
-            "Expected either the strengths `l2`, or `count` and `span` of a grid from "
-            f"the data. Received: l2={l2!r}, count={count}, span={span}"
-        )
-    if isinstance(l2, (str, dict, keras.Variable)) or not hasattr(l2, "__iter__"):
+def checked_strengths(l2: Any) -> L2Grid | list[float]:
+    """The strengths from strong to weak, each once; or the grid that gives them."""
+    if isinstance(l2, L2Grid):
+        return l2
+    if not _is_iterable(l2):
         raise TypeError(
             "Invalid type for argument `l2`. Expected an iterable of floats, such as "
-            f"[0.1, 0.01, 0.0]. Received: l2={l2!r}"
+            "[0.1, 0.01, 0.0], or a grid from the data, such as `L2Grid(count=12)`. "
+            f"Received: l2={l2!r}{_strengths_meant(l2)}"
         )
     strengths = {check_number(value, "l2") for value in l2}
     if not strengths:
         raise ValueError(
-            "Invalid value for argument `l2`. Expected at least one strength, or None "
-            f"for a grid from the data. Received: l2={l2!r}"
+            "Invalid value for argument `l2`. Expected at least one strength. "
+            f"Received: l2={l2!r}; leave out `l2` for a grid from the data"
         )
     return sorted(strengths, reverse=True)
 
 
-def _check_grid(count, span):
-    check_integers(count=count)
-    number = as_number(span)
-    if number is None:
-        raise TypeError(
-            "Invalid type for argument `span`. Expected a float, the strongest over "
-            "the weakest strength, such as 1e4. "
-            f"Received: span={span!r}{number_meant(span, 'span')}"
-        )
-    if not (math.isfinite(number) and number > 1):
-        raise ValueError(
-            "Invalid value for argument `span`. Expected a finite float > 1, the "
-            f"strongest over the weakest strength, such as 1e4. Received: span={span}"
-        )
+def _strengths_meant(l2: Any) -> str:
+    number = as_number(l2)
+    if l2 is None:
+        return "; leave out `l2` for a grid from the data"
+    return "" if number is None else f"; for one strength, write l2=[{number:g}]"
 
 
-def check_integers(**integers):
+def _is_iterable(l2: Any) -> bool:
+    is_scalar = getattr(l2, "shape", None) == ()
+    is_other = isinstance(l2, (str, dict, keras.Variable))
+    return hasattr(l2, "__iter__") and not (is_scalar or is_other)
+
+
+# -------------------------------------------------------------- the other arguments
+
+
+def check_integers(**integers: Any) -> None:
+    """Raise an error unless all are integers, >= 0 for `seed` and >= 1 for others."""
     for name, value in integers.items():
         check_integer(value, name, least=0 if name == "seed" else 1)
 
 
-def check_fit_arguments(given):
+def check_fit_arguments(given: Mapping[str, Any]) -> None:
+    """Raise an error if one of the arguments for `fit` is unknown or does not fit."""
     for name, instead in _REFUSED.items():
         if name in given:
             raise TypeError(
                 f"Expected arguments of `fit` without `{name}`: {instead}. "
                 f"Received: {name}={given[name]!r}"
             )
-    known = {*inspect.signature(keras.Model.fit).parameters} - {"self", *_REFUSED}
-    known |= {"warm", "repeats", "new_starts", "monitor", "restore_best_weights"}
+    of_fit = {*inspect.signature(keras.Model.fit).parameters} - {"self", *_REFUSED}
+    known = of_fit | _OF_PATH
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
@@ -194,7 +208,8 @@ def check_fit_arguments(given):
         )
 
 
-def check_executor(executor):
+def check_executor(executor: Any) -> None:
+    """Raise a TypeError unless `executor` is an executor or `None`."""
     if not isinstance(executor, (concurrent.futures.Executor, type(None))):
         raise TypeError(
             "Invalid type for argument `executor`. Expected a "
@@ -203,10 +218,8 @@ def check_executor(executor):
         )
 
 
-# -------------------------------------------------------------- what is compared
-
-
-def checked_mode(monitor, mode):
+def checked_mode(monitor: Any, mode: Any) -> Literal["min", "max"]:
+    """`mode`, or what `None` stands for: `"min"` for a loss."""
     if not isinstance(monitor, str):
         raise TypeError(
             "Invalid type for argument `monitor`. Expected a string, the name of a "
@@ -216,17 +229,18 @@ def checked_mode(monitor, mode):
         return "min"
     if mode not in ("min", "max"):
         raise ValueError(
-            "Invalid value for argument `mode`. Expected 'min' or 'max', which a "
-            "metric that is not a loss needs: mode='max' for an accuracy. "
+            "Invalid value for argument `mode`. Expected 'min' or 'max' for a metric "
+            "that is not a loss, such as mode='max' for an accuracy. "
             f"Received: mode={mode!r}, monitor={monitor!r}"
         )
     return mode
 
 
-def check_monitor(monitor, names):
+def check_monitor(monitor: str, names: Iterable[str]) -> None:
+    """Raise a ValueError unless `monitor` is one of the names of metrics."""
     if monitor not in names:
         raise ValueError(
             "Invalid value for argument `monitor`. Expected one of "
-            f"{sorted(names)}. Received: {monitor!r}; other metrics are given to "
-            "`compile`, or added to the logs by a callback"
+            f"{sorted(names)}. Received: {monitor!r}; give other metrics to `compile`, "
+            "or add them to the logs by a callback"
         )

@@ -1,8 +1,9 @@
 """The runs of a path by the workers of an executor.
 
-The model and the data are pickled once, to a temporary file, which each worker reads
-once; a task carries the file's name, not the data. A worker that can't read the file,
-being on another machine, says so, and gets its task again with the data.
+The model and the setup, with the data, are pickled once, to a temporary file, which
+each worker reads once; a task carries the file's name, not the data. A worker that
+can't read the file, as it is on another machine, says so, and gets its task again with
+the data.
 """
 
 import concurrent.futures
@@ -12,36 +13,49 @@ import pickle
 import tempfile
 import threading
 import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg._path.runs import build, runs
+from keras_l2reg._path.runs import Result, Setup, build, runs
+from keras_l2reg.models import L2AllWeights
+
+# The strengths and the repeats, as indices, of one task.
+Task = tuple[list[float], list[int]]
 
 # Models share the backend's seed, so a worker's threads must wait for each other.
 _ONE_AT_A_TIME = threading.Lock()
 
-# The model and task that this worker works on, under the name of their file.
-_current = {}
+# The model and the setup that this worker has loaded, by the name of their file.
+_loaded: dict[str, tuple[L2AllWeights, Setup]] = {}
 
 
-def run_with_executor(executor, model, task, strengths, chunksize, on_epoch):
-    """As `runs` for all repeats, but by the workers of an executor, in any order.
+def run_with_executor(
+    executor: concurrent.futures.Executor,
+    model: L2AllWeights,
+    setup: Setup,
+    strengths: list[float],
+    on_epoch: Callable[[int], None],
+) -> Iterator[Result]:
+    """Like `runs` for all repeats, but by the workers of an executor, in any order.
 
-    A task is `chunksize` strengths; for warm starts, which depend on the previous
-    strength, it is one repeat's whole path. A worker keeps the model, and so its one
-    trace, from one task to the next.
+    A task is one strength, with all of its repeats; for warm starts, which depend on
+    the previous strength, it is all strengths of one repeat. A worker keeps the model,
+    and so its compiled step, from one task to the next.
 
     An error in a task, or the death of a worker, is raised after everything that any
     worker has finished was yielded.
     """
-    settings = _settings()
+    settings = _keras_settings()
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_pickled(model, task))
-        pending, data = {}, None
+        file = stack.enter_context(_pickled(model, setup))
+        pending: dict[concurrent.futures.Future, Task] = {}
+        data = None
         stack.callback(lambda: [future.cancel() for future in pending])
-        for chunk in _chunks(task, strengths, chunksize):
-            pending[executor.submit(_work, settings, str(file), *chunk)] = chunk
+        for task in _tasks(setup, strengths):
+            pending[executor.submit(_run_task, settings, str(file), *task)] = task
         try:
             while pending:
                 done, _ = concurrent.futures.wait(
@@ -49,13 +63,13 @@ def run_with_executor(executor, model, task, strengths, chunksize, on_epoch):
                 )
                 future = done.pop()
                 results = future.result()
-                chunk = pending.pop(future)
+                task = pending.pop(future)
                 if results is None:
                     data = data or _sent(executor, file)
-                    again = executor.submit(_work, settings, str(file), *chunk, data)
-                    pending[again] = chunk
+                    again = executor.submit(_run_task, settings, str(file), *task, data)
+                    pending[again] = task
                 for result in results or ():
-                    on_epoch(task.epochs)
+                    on_epoch(setup.epochs)
                     yield result
         except (Exception, KeyboardInterrupt):
             for future in pending:
@@ -63,19 +77,15 @@ def run_with_executor(executor, model, task, strengths, chunksize, on_epoch):
             raise
 
 
-def _chunks(task, strengths, chunksize):
-    """The strengths and repeats of each task."""
-    repeats = range(len(task.starts))
-    if task.warm:
+def _tasks(setup: Setup, strengths: list[float]) -> list[Task]:
+    repeats = [*range(len(setup.starts))]
+    if setup.warm:
         return [(strengths, [repeat]) for repeat in repeats]
-    return [
-        (strengths[first : first + chunksize], [*repeats])
-        for first in range(0, len(strengths), chunksize)
-    ]
+    return [([l2], repeats) for l2 in strengths]
 
 
-def _settings():
-    """What a model was made under, which Keras saves a model without."""
+def _keras_settings() -> dict[str, str]:
+    """Keras' settings that a saved model depends on but does not contain."""
     return {
         "backend": _keras.backend.name,
         "floatx": keras.config.floatx(),
@@ -84,30 +94,31 @@ def _settings():
 
 
 @contextlib.contextmanager
-def _pickled(model, task):
-    """A file that holds the model and the task, while the path runs."""
+def _pickled(model: L2AllWeights, setup: Setup) -> Iterator[pathlib.Path]:
+    """A file that holds the model and the setup, while the path runs."""
     with tempfile.TemporaryDirectory(prefix="keras_l2reg-") as folder:
-        # The same name on another machine must not be taken for this file.
+        # A file of the same name on another machine must not be taken for this one.
         file = pathlib.Path(folder, uuid.uuid4().hex)
         with file.open("wb") as stream:
             try:
-                pickle.dump((model, task), stream, pickle.HIGHEST_PROTOCOL)
+                pickle.dump((model, setup), stream, pickle.HIGHEST_PROTOCOL)
             except OSError:
                 raise
             except Exception as error:
                 raise ValueError(
-                    "Expected a model, data and callbacks that pickle, to be sent to "
-                    f"the workers of `executor`. Received: {error}; define functions "
-                    "and classes at the top of a module, or leave out `executor`"
+                    "Expected a model, data and callbacks that can be pickled, to be "
+                    f"sent to the workers of `executor`. Received: {error}; define "
+                    "functions and classes at the top of a module, or leave out "
+                    "`executor`"
                 ) from error
         try:
             yield file
         finally:
             # The workers of a `ThreadPoolExecutor` are in this process.
-            _current.pop(str(file), None)
+            _loaded.pop(str(file), None)
 
 
-def _sent(executor, file):
+def _sent(executor: concurrent.futures.Executor, file: pathlib.Path) -> Any:
     """The file's content as an argument of a task."""
     content = file.read_bytes()
     # Dask sends an argument with each task, but what was scattered to each worker once.
@@ -115,8 +126,8 @@ def _sent(executor, file):
     return scatter(content, broadcast=True, hash=False) if scatter else content
 
 
-def _finished(future):
-    """What a task has done by now: all of its runs, or those before its error."""
+def _finished(future: concurrent.futures.Future) -> Iterable[Result]:
+    """What a task has done so far: all of its runs, or those before its error."""
     if not future.done() or future.cancelled():
         return ()
     error = future.exception()
@@ -124,8 +135,14 @@ def _finished(future):
     return results or ()
 
 
-def _work(settings, file, strengths, repeats, content=None):
-    """In a worker: the runs of one task, or `None` if it can't get at the data."""
+def _run_task(
+    settings: dict[str, str],
+    file: str,
+    strengths: list[float],
+    repeats: list[int],
+    content: bytes | None = None,
+) -> list[Result] | None:
+    """In a worker: the runs of one task, or `None` if it can't read the file."""
     if _keras.backend.name != settings["backend"]:
         raise RuntimeError(
             f"Expected workers with KERAS_BACKEND={settings['backend']}, as here. "
@@ -136,28 +153,29 @@ def _work(settings, file, strengths, repeats, content=None):
     with _ONE_AT_A_TIME:
         keras.config.set_floatx(settings["floatx"])
         keras.config.set_dtype_policy(settings["dtype_policy"])
-        if file not in _current:
+        if file not in _loaded:
             try:
                 content = content or pathlib.Path(file).read_bytes()
             except OSError:
                 return None
-            _current.clear()
-            _current[file] = _unpickled(content)
+            _loaded.clear()
+            _loaded[file] = _unpickled(content)
         try:
-            for result in runs(*_current[file], strengths, repeats):
+            for result in runs(*_loaded[file], strengths, repeats):
                 finished.append(result)
         except BaseException as error:
-            # An error pickles with its attributes, so this gets home too.
-            error.finished = finished
+            # An error pickles with its attributes, so the caller gets these too.
+            error.finished = finished  # pyright: ignore[reportAttributeAccessIssue]
             raise
     return finished
 
 
-def _unpickled(content):
-    model, task = pickle.loads(content)
+def _unpickled(content: bytes) -> tuple[L2AllWeights, Setup]:
+    model, setup = pickle.loads(content)
     variables = model.trainable_variables
-    left_out = [variables[index] for index in task.undecayed]
-    for optimizer in {_keras.optimizer_for(model, v) for v in left_out}:
+    left_out = [variables[index] for index in setup.undecayed]
+    optimizers: set[Any] = {_keras.optimizer_for(model, v) for v in left_out}
+    for optimizer in optimizers:
         optimizer.exclude_from_weight_decay(var_list=left_out)
-    build(model, task.validation_data, task.fit_arguments)
-    return model, task
+    build(model, setup.validation_data, setup.fit_arguments)
+    return model, setup

@@ -1,31 +1,93 @@
-"""The strengths that `l2_path` tries by default, found from the data.
+"""The strengths that `l2_path` tries by default, from the data's and penalty's pull.
 
->>> strengths = log_grid(10.0, count=3, span=100.0)
->>> strengths
+>>> L2Grid(count=3, span=100.0).below(10.0)
 [10.0, 1.0, 0.1, 0.0]
 """
 
+import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_l2reg import _keras
 from keras_l2reg._path.runs import assign, read, state_of
+from keras_l2reg._validation import check_integer, check_number
+from keras_l2reg.models import L2AllWeights
+
+
+@dataclasses.dataclass(frozen=True)
+class L2Grid:
+    """Strengths for `l2_path` that are derived from the data: a logarithmic grid.
+
+    `top * span**(-i / (count - 1))` for `i = 0 ... count - 1`, and 0
+
+    `top = 10 * |g| / |p|`, where `g` and `p` are the gradients of the data's loss,
+    weighted as in `fit`, and of the penalty at `l2 = 1`, with respect to the penalized
+    weights, at the start, on up to 1024 samples. At `top` the penalty pulls ten times
+    as hard as the data; 0 shows whether a penalty helps at all.
+
+    Args:
+        count: Integer >= 1, the number of strengths above 0. Defaults to `12`.
+        span: Finite float > 1, the strongest of them over the weakest. Defaults to
+            `1e4`.
+
+    Raises:
+        TypeError, ValueError: `count` or `span` is not such a number.
+
+    Example:
+
+    >>> L2Grid(count=6)
+    L2Grid(count=6, span=10000.0)
+
+    References:
+        Friedman, Hastie & Tibshirani, [Regularization Paths for Generalized Linear
+        Models via Coordinate Descent](https://doi.org/10.18637/jss.v033.i01), Journal
+        of Statistical Software 33(1), 2010: `nlambda` and `lambda.min.ratio`.
+    """
+
+    count: int = 12
+    span: float = 1e4
+
+    def __post_init__(self):
+        check_integer(self.count, "count")
+        if check_number(self.span, "span") <= 1:
+            raise ValueError(
+                "Invalid value for argument `span`. Expected a float > 1, the "
+                "strongest strength of the grid over the weakest, such as 1e4. "
+                f"Received: span={self.span}"
+            )
+
+    def below(self, top: float) -> list[float]:
+        """The strengths from `top` down, evenly spaced in the logarithm, and 0."""
+        exact = np.geomspace(top, top / self.span, self.count).tolist()
+        rounded = [float(f"{strength:.3g}") for strength in exact]
+        # A fine grid is not rounded: equal strengths would be one.
+        return [*(rounded if len({*rounded}) == self.count else exact), 0.0]
 
 
 def grid_from_data(
-    model, x, y, sample_weight=None, class_weight=None, count=12, span=1e4
-):
-    """Strengths from strong to weak, and 0, as `l2_path` documents them.
+    model: L2AllWeights,
+    x: Any,
+    y: Any,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+    grid: L2Grid = L2Grid(),
+) -> list[float]:
+    """Strengths from strong to weak, and 0, as `L2Grid` documents them.
 
     Args:
         model: A built, compiled `L2AllWeights` with a live strength.
         x, y, sample_weight, class_weight: as in `keras.Model.fit`.
-        count, span: as in `l2_path`.
+        grid: The `L2Grid`. Defaults to `L2Grid()`.
+
+    Returns:
+        A list of `grid.count + 1` floats, the last of them 0.
 
     Raises:
-        ValueError: the gradients at the start don't tell where to begin.
+        ValueError: a gradient at the start is 0 or not finite.
     """
     x, y, sample_weight = _sample(x, y, sample_weight)
     if class_weight is not None and hasattr(y, "shape"):
@@ -34,61 +96,57 @@ def grid_from_data(
     top = 10 * of_data / of_penalty if of_penalty else 0.0
     if not math.isfinite(top) or top == 0:
         raise ValueError(
-            "Expected data and weights that tell where the grid should begin. Received "
-            f"gradients of norm {of_data:.3g} (data) and {of_penalty:.3g} (penalty, at "
-            "l2=1) at the start; choose the strengths yourself, for example "
-            "l2=[0.1, 0.01, 0.001, 0.0]"
+            "Expected nonzero, finite gradients at the start, to derive a grid of "
+            f"strengths from. Received gradients of norm {of_data:.3g} (data) and "
+            f"{of_penalty:.3g} (penalty, at l2=1); choose the strengths yourself, for "
+            "example l2=[0.1, 0.01, 0.001, 0.0]"
         )
-    return log_grid(top, count, span)
+    return grid.below(top)
 
 
-def _pulls(model, x, y, sample_weight):
+def _pulls(
+    model: L2AllWeights, x: Any, y: Any, sample_weight: Any
+) -> tuple[float, float]:
     """The gradients' norms of the data's loss and of the penalty at `l2=1`.
 
-    Over the weights that the penalty reaches.
+    Both with respect to the penalized weights.
     """
     variables = state_of(model)
     values = read(variables)
 
-    def gradients(l2):
-        # What a layer draws in inference, it draws again.
+    def gradients(l2: float) -> list[Any]:
+        # Both times, a layer that draws random numbers in inference draws the same.
         assign(variables, values)
         model.l2 = l2
         return _keras.loss_gradients(model, x, y, sample_weight)
 
     try:
         data = gradients(0.0)
-        # The difference of two gradients tells the smaller part only if the other is
-        # not far larger.
+        # The difference of two gradients is exact enough for the smaller part only if
+        # the other part is not far larger.
         l2 = max(1.0, _norm(data) / (_norm(read(model.trainable_variables)) or 1.0))
         l2 = l2 if math.isfinite(l2) else 1.0
         both = gradients(l2)
     finally:
         assign(variables, values)
     penalty = [b - d for b, d in zip(both, data, strict=True)]
-    # What is left of the other weights' gradients is rounding.
-    reached = [
+    # Of the weights without a penalty, the difference is a rounding error.
+    penalized = [
         (d, p)
         for d, p in zip(data, penalty, strict=True)
         if not _norm([p]) <= 1e-5 * _norm([d])
     ]
-    return _norm([d for d, _ in reached]), _norm([p for _, p in reached]) / l2
+    return _norm([d for d, _ in penalized]), _norm([p for _, p in penalized]) / l2
 
 
-def _norm(arrays):
+def _norm(arrays: list[Any]) -> float:
     return math.sqrt(sum(np.sum(np.square(a, dtype="float64")) for a in arrays))
 
 
-def log_grid(top, count, span):
-    """`count` strengths from `top` to `top / span`, evenly spaced in the log, and 0."""
-    exact = np.geomspace(top, top / span, count).tolist()
-    rounded = [float(f"{strength:.3g}") for strength in exact]
-    # A fine grid keeps its digits: two equal strengths would be one.
-    return [*(rounded if len({*rounded}) == count else exact), 0.0]
-
-
-def _sample(x, y, sample_weight, size=1024):
-    """Up to `size` samples, spread over arrays; or a data set's first batch."""
+def _sample(
+    x: Any, y: Any, sample_weight: Any, size: int = 1024
+) -> tuple[Any, Any, Any]:
+    """Up to `size` samples, spread evenly over arrays; or a data set's first batch."""
     if y is None and not keras.tree.is_nested(x) and not hasattr(x, "shape"):
         batch = x[0] if isinstance(x, keras.utils.PyDataset) else next(iter(x))
         # On JAX and torch, a `tf.data.Dataset` still gives TensorFlow's tensors.
@@ -100,16 +158,17 @@ def _sample(x, y, sample_weight, size=1024):
         )
     total = len(keras.tree.flatten(x)[0])
     chosen = np.linspace(0, total - 1, min(size, total)).astype(int)
-    return [
-        None
-        if part is None
-        else keras.tree.map_structure(lambda leaf: np.asarray(leaf)[chosen], part)
-        for part in (x, y, sample_weight)
-    ]
+
+    def pick(part: Any) -> Any:
+        if part is None:
+            return None
+        return keras.tree.map_structure(lambda leaf: np.asarray(leaf)[chosen], part)
+
+    return pick(x), pick(y), pick(sample_weight)
 
 
-def _weights_of_classes(y, class_weight):
-    """The weight of each sample, as `fit` finds it from its class."""
+def _weights_of_classes(y: Any, class_weight: Mapping[int, float]) -> np.ndarray:
+    """The weight of each sample, as `fit` takes it from the sample's class."""
     if y.ndim > 1:
         y = y[..., 0] if y.shape[-1] == 1 else np.argmax(y, axis=-1)
     classes = np.round(y).astype(int)

@@ -1,4 +1,4 @@
-"""L2Path: what `l2_path` measured, as records, a table, a file, a picture.
+"""L2Path: what `l2_path` measured, as records, a table, a file or a plot.
 
 >>> path = L2Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 2.5},
 ...              {"l2": 0.1, "repeat": 0, "val_data_loss": 1.5}])
@@ -15,12 +15,20 @@ import dataclasses
 import functools
 import io
 import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from keras_l2reg._io import write_whole
-from keras_l2reg._path.runs import OWN_KEYS
+from keras_l2reg._io import write_atomically
+from keras_l2reg._path.runs import OWN_KEYS, Run
 from keras_l2reg._tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+
+Record = dict[str, Any]
 
 _LOSSES = ("loss", "data_loss", "val_loss", "val_data_loss")
 
@@ -30,7 +38,7 @@ class L2Path:
     """What the runs of `l2_path` measured, one record per strength.
 
     `mean = sum_r v_r / n`, `se = sqrt(sum_r (v_r - mean)**2 / (n - 1) / n)`,
-    over the `n` repeats; the standard error of a single run is NaN
+    over the `n` repeats; the standard error of a single run is NaN.
 
     A run diverged if its loss, on training or on validation data, is not finite. A
     metric may be NaN in a run that did not diverge.
@@ -38,8 +46,10 @@ class L2Path:
     Args:
         runs: List of dicts: `l2`, `repeat`, and every metric that was logged. A
             metric that a run lacks is NaN there.
-        monitor: The metric by which strengths are compared.
-        mode: `"min"` or `"max"`: which end of it is good.
+        monitor: The metric by which strengths are compared. Defaults to
+            `"val_data_loss"`.
+        mode: `"min"` or `"max"`, whether a low or a high value is better. Defaults to
+            `"min"`.
         interrupted: Boolean, whether the path was interrupted. Defaults to `False`.
 
     Example:
@@ -51,18 +61,18 @@ class L2Path:
       'val_data_loss': 3.0, 'val_data_loss_se': 1.0}]
     """
 
-    runs: list
+    runs: list[Run]
     monitor: str = "val_data_loss"
-    mode: str = "min"
+    mode: Literal["min", "max"] = "min"
     interrupted: bool = False
 
     @functools.cached_property
-    def records(self):
+    def records(self) -> list[Record]:
         """A list of dicts, from strong to weak: `pandas.DataFrame(path.records)`.
 
-        Keys: `l2`, `repeats`, `diverged` (how many of them), and for each metric its
-        mean and, under `<metric>_se`, its standard error over the repeats. A log key
-        of one of these names is under `logged_<key>`.
+        Keys: `l2`, `repeats`, `diverged` (how many of the repeats did), and for each
+        metric its mean and, under `<metric>_se`, its standard error over the repeats.
+        A log key with one of these names is renamed to `logged_<key>`.
         """
         strengths = sorted({run["l2"] for run in self.runs}, reverse=True)
         return [
@@ -71,44 +81,45 @@ class L2Path:
         ]
 
     @functools.cached_property
-    def _metrics(self):
+    def _metrics(self) -> list[str]:
         """The names of all metrics: a run that diverged may lack some."""
         names = dict.fromkeys(key for run in self.runs for key in run)
         taken = {*OWN_KEYS, *(f"{name}_se" for name in names)}
         return [name for name in names if name not in taken]
 
     @property
-    def best(self):
+    def best(self) -> Record | None:
         """The record with the best mean of `monitor`; `None` if all diverged."""
-        sound = [r for r in self.records if math.isfinite(self._value(r))]
-        return min(sound, key=self._badness) if sound else None
+        finite = [r for r in self.records if math.isfinite(self._cost(r))]
+        return min(finite, key=self._cost) if finite else None
 
     @property
-    def one_standard_error(self):
-        """The strongest record within one standard error of the best.
+    def one_standard_error(self) -> Record | None:
+        """The record of the strongest `l2` within one standard error of the best.
 
         `max {l2 : mean(l2) <= mean(best) + se(best)}` (for `mode="min"`); `None`
         if there is no standard error: one repeat only, or all diverged.
 
-        References: Breiman, Friedman, Olshen & Stone, Classification and Regression
-        Trees, 1984, 3.4.3; Hastie, Tibshirani & Friedman, [The Elements of
-        Statistical Learning](https://hastie.su.domains/ElemStatLearn/), 7.10.
+        References:
+            Breiman, Friedman, Olshen & Stone, Classification and Regression Trees,
+            1984, 3.4.3.
+
+            Hastie, Tibshirani & Friedman, [The Elements of Statistical
+            Learning](https://hastie.su.domains/ElemStatLearn/), 7.10.
         """
         best = self.best
         if best is None or math.isnan(self._error(best)):
             return None
-        limit = self._badness(best) + self._error(best)
-        return next(r for r in self.records if self._badness(r) <= limit)
+        limit = self._cost(best) + self._error(best)
+        return next(r for r in self.records if self._cost(r) <= limit)
 
-    def _value(self, record):
-        # Where all runs diverged, what a callback would have logged is missing.
-        return record.get(self.monitor, math.nan)
+    def _cost(self, record: Record) -> float:
+        return cost(record, self.monitor, self.mode)
 
-    def _badness(self, record):
-        value = self._value(record)
-        return value if self.mode == "min" else -value
+    def _error(self, record: Record) -> float:
+        return record.get(f"{self.monitor}_se", math.nan)
 
-    def to_csv(self, file):
+    def to_csv(self, file: str | os.PathLike[str]) -> None:
         """Write the records, atomically: on failure, the old file is kept.
 
         Args:
@@ -119,10 +130,16 @@ class L2Path:
         writer = csv.DictWriter(content, [*fields])
         writer.writeheader()
         writer.writerows(self.records)
-        write_whole(file, content.getvalue().encode())
+        write_atomically(file, content.getvalue().encode())
 
-    def plot(self, **arguments):
+    def plot(self, **arguments: Any) -> "Figure | SubFigure":
         """Draw the path: `keras_l2reg.plotting.plot_path(path, ...)`.
+
+        Args:
+            **arguments: Further arguments of `plot_path`.
+
+        Returns:
+            The matplotlib figure.
 
         Raises:
             ImportError: matplotlib is missing: `pip install 'keras_l2reg[plot]'`.
@@ -131,17 +148,17 @@ class L2Path:
 
         return plot_path(self, **arguments)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         best = self.best and self.best["l2"]
         return f"<L2Path of {len(self.records)} strengths, best l2={best}>"
 
-    def __str__(self):
+    def __str__(self) -> str:
         return str(self._table())
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return self._table()._repr_html_()
 
-    def _table(self):
+    def _table(self) -> Table:
         shown = self._shown()
         return Table(
             columns=["l2", *shown, ""],
@@ -159,7 +176,7 @@ class L2Path:
             folds=False,
         )
 
-    def _shown(self):
+    def _shown(self) -> list[str]:
         """The metrics in the table: the split of the loss, and what was validated."""
         validated = [
             name
@@ -169,16 +186,16 @@ class L2Path:
         wanted = ["data_loss", "penalty", "val_data_loss", *validated, self.monitor]
         return [name for name in dict.fromkeys(wanted) if name in self._metrics]
 
-    def _notes(self):
+    def _notes(self) -> Iterator[str]:
         if self.interrupted:
-            yield "interrupted: these are the runs that were done"
+            yield "interrupted: only the finished runs are shown"
         if any(_differs(r["l2"], r.get("logged_l2", r["l2"])) for r in self.records):
             yield "a callback changed the strength; the runs ended with `logged_l2`"
         if self.best and len(self.records) > 1:
-            yield from self._notes_on_best()
+            yield from self._notes_on_best(self.best)
 
-    def _notes_on_best(self):
-        best, weakest = self.best, self.records[-1]
+    def _notes_on_best(self, best: Record) -> Iterator[str]:
+        weakest = self.records[-1]
         if best is self.records[0]:
             yield "the best is the strongest of all: try stronger ones"
         if best is weakest and best["l2"] > 0:
@@ -187,13 +204,10 @@ class L2Path:
             return
         if best is weakest:
             yield "the best is no penalty at all"
-        elif self._badness(weakest) <= self._badness(best) + self._error(best):
+        elif self._cost(weakest) <= self._cost(best) + self._error(best):
             yield "no penalty at all is within one standard error of the best"
 
-    def _error(self, record):
-        return record.get(f"{self.monitor}_se", math.nan)
-
-    def _remark(self, record):
+    def _remark(self, record: Record) -> str:
         marks = [("best", self.best), ("one standard error", self.one_standard_error)]
         remarks = [name for name, marked in marks if record is marked]
         if record["diverged"]:
@@ -201,13 +215,23 @@ class L2Path:
         return ", ".join(remarks)
 
 
-def _record(l2, runs, metrics):
+def cost(metrics: Mapping[str, float], monitor: str, mode: str) -> float:
+    """The monitored metric with the sign that makes lower better; NaN if missing.
+
+    >>> cost({"val_accuracy": 0.75}, "val_accuracy", "max")
+    -0.75
+    """
+    value = metrics.get(monitor, math.nan)
+    return value if mode == "min" else -value
+
+
+def _record(l2: float, runs: list[Run], metrics: list[str]) -> Record:
     diverged = [
         run
         for run in runs
         if not all(math.isfinite(run[name]) for name in _LOSSES if name in run)
     ]
-    record = {"l2": l2, "repeats": len(runs), "diverged": len(diverged)}
+    record: Record = {"l2": l2, "repeats": len(runs), "diverged": len(diverged)}
     for name in metrics:
         values = np.array([run.get(name, math.nan) for run in runs], "float64")
         # A metric may be infinite, which has no standard error.
@@ -221,14 +245,14 @@ def _record(l2, runs, metrics):
     return record
 
 
-def _differs(strength, logged):
+def _differs(strength: float, logged: float) -> bool:
     # The live strength is a float32.
     return math.isfinite(logged) and not math.isclose(
         strength, logged, rel_tol=1e-6, abs_tol=1e-30
     )
 
 
-def _with_error(record, metric):
+def _with_error(record: Record, metric: str) -> str:
     error = record[f"{metric}_se"]
     tail = "" if math.isnan(error) else f" ±{error:.2g}"
     return f"{record[metric]:.4g}{tail}"

@@ -1,4 +1,4 @@
-"""In a notebook, what the package returns shows itself: one is run, headless."""
+"""In a notebook, tables, progress bars and plots are shown as HTML and images."""
 
 import base64
 import io
@@ -30,6 +30,7 @@ y = np.ones((8, 2), "float32")
     "findings": "audit(model)",
     "no findings": "audit(attach(keras.models.clone_model(model), 0.1))",
     "penalties": "print_penalties(model, title='now')",
+    "weights": "print_weights(model, title='now')",
     "redirected": """
 import contextlib, io
 with contextlib.redirect_stdout(io.StringIO()) as file:
@@ -65,7 +66,7 @@ def outputs():
             if o.output_type == "stream"
             else (o.output_type, dict(o.data))
             for o in cell.outputs
-            # Of warnings, TensorFlow's start-up and the like.
+            # Warnings and TensorFlow's startup messages.
             if o.get("name") != "stderr"
         ]
         for name, cell in zip(CELLS, notebook.cells, strict=True)
@@ -79,7 +80,7 @@ def only(outputs, kind):
     return data
 
 
-def test_findings(outputs):
+def test_findings_are_shown_as_text_and_html(outputs):
     assert "last-layer-only" in only(outputs["str"], "execute_result")["text/plain"]
     text = "".join(text for _, text in outputs["print"])
     assert {kind for kind, _ in outputs["print"]} == {"stdout"}
@@ -91,24 +92,30 @@ def test_findings(outputs):
     assert nothing["text/plain"] == "No findings."
 
 
-def test_penalties(outputs):
+def test_weights_are_shown_as_text_and_html(outputs):
+    shown = only(outputs["weights"], "display_data")
+    assert "out/bias</td>" in shown["text/html"]
+    assert shown["text/plain"].startswith("now\nweight")
+
+
+def test_penalties_are_shown_unless_output_is_redirected(outputs):
     shown = only(outputs["penalties"], "display_data")
     assert "now" in shown["text/html"] and "out/kernel</td>" in shown["text/html"]
     assert shown["text/plain"].startswith("now\nweight")
     assert "out/kernel" in only(outputs["redirected"], "execute_result")["text/plain"]
 
 
-def test_penalties_of_each_epoch(outputs):
+def test_penalties_of_each_epoch_are_shown(outputs):
     tables = [data for kind, data in outputs["fit"] if kind == "display_data"]
     assert [t["text/plain"].split("\n")[0] for t in tables] == ["Epoch 1", "Epoch 2"]
 
 
-def test_a_path(outputs):
+def test_a_path_is_shown_as_html(outputs):
     shown = only(outputs["show path"], "execute_result")
     assert "val_data_loss</th>" in shown["text/html"]
 
 
-def test_the_bar_is_seen_without_widgets(outputs):
+def test_the_progress_bar_is_shown_without_widgets(outputs):
     shown = only(outputs["path"], "display_data")
     assert shown["text/plain"] == "l2_path, epochs 6/6"
     assert '<progress max="6" value="6">' in shown["text/html"]
@@ -118,7 +125,7 @@ def test_the_bar_is_seen_without_widgets(outputs):
 @pytest.mark.parametrize(
     "cell", ["plot penalties", "plot path", "plot weights", "pyplot"]
 )
-def test_pictures(outputs, cell):
+def test_pictures_are_shown_as_png(outputs, cell):
     shown = only(outputs[cell], "execute_result")
     with Image.open(io.BytesIO(base64.b64decode(shown["image/png"]))) as image:
         assert image.width > 500

@@ -1,4 +1,4 @@
-"""What the tests of `l2_path` share: data, small models, and a short path of them."""
+"""What the tests of `l2_path` share: data, small models, and short paths."""
 
 import keras
 import numpy as np
@@ -55,25 +55,37 @@ def assert_same_runs(one, other):
     pandas.testing.assert_frame_equal(one, other, rtol=1e-5, check_exact=False)
 
 
-class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C, in the midst of an epoch of the n-th run."""
+def assert_same_weights(model, before):
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
 
-    def __init__(self, run):
+
+class InNthRun(keras.callbacks.Callback):
+    """Does something at the start of the n-th run."""
+
+    def __init__(self, n):
         super().__init__()
-        self.run = run
+        self.runs_left = n
 
     def on_train_begin(self, logs=None):
-        self.run -= 1
+        self.runs_left -= 1
+        if self.runs_left == 0:
+            self.act()
+
+    def act(self):
+        pass
+
+
+class Interrupt(InNthRun):
+    """Ctrl-C during an epoch of the n-th run."""
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.run == 0:
+        if self.runs_left == 0:
             raise KeyboardInterrupt
 
 
-class Fail(Interrupt):
+class Fail(InNthRun):
     """An error at the start of the n-th run."""
 
-    def on_train_begin(self, logs=None):
-        super().on_train_begin()
-        if self.run == 0:
-            raise RuntimeError("no memory")
+    def act(self):
+        raise RuntimeError("no memory")

@@ -1,12 +1,22 @@
-"""What `l2_path` is given: refused before anything is changed, with the way out."""
+"""Bad arguments of `l2_path` are refused before anything is changed."""
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
-from paths import VALIDATION, X_VAL, Y_VAL, X, Y, compiled, network, path_of
+from paths import (
+    VALIDATION,
+    X_VAL,
+    Y_VAL,
+    X,
+    Y,
+    assert_same_weights,
+    compiled,
+    network,
+    path_of,
+)
 
-from keras_l2reg import L2AllWeights, attach
+from keras_l2reg import L2AllWeights, L2Grid, attach
 
 
 def attached():
@@ -18,13 +28,17 @@ def no_strength():
 
 
 @pytest.mark.parametrize(
-    ("make", "arguments", "error", "said"),
+    ("make", "arguments", "error", "message"),
     [
         (lambda: "model", {}, TypeError, "'model'"),
         (network, {}, ValueError, "compile"),
         (attached, {}, ValueError, "detach"),
         (no_strength, {}, ValueError, "L2 strength"),
         (None, {"l2": 0.1}, TypeError, "0.1"),
+        (None, {"l2": np.array(0.1)}, TypeError, "iterable of floats"),
+        (None, {"l2": None}, TypeError, "l2=None"),
+        (None, {"l2": True}, TypeError, "l2=True"),
+        (None, {"l2": 12}, TypeError, r"L2Grid\(count=12\).*write l2=\[12\]"),
         (None, {"l2": []}, ValueError, "at least one"),
         (None, {"l2": [0.1, -1.0]}, ValueError, "-1.0"),
         (None, {"l2": ["a"]}, TypeError, "'a'"),
@@ -42,7 +56,6 @@ def no_strength():
         (None, {"epochs": 0}, ValueError, "epochs=0"),
         (None, {"repeats": True}, TypeError, "repeats=True"),
         (None, {"seed": -1}, ValueError, "seed=-1"),
-        (None, {"chunksize": 1.5}, TypeError, "chunksize=1.5"),
         (None, {"monitor": "val_mae"}, ValueError, "mode=None"),
         (None, {"mode": "least"}, ValueError, "'least'"),
         (None, {"monitor": "val_los_loss"}, ValueError, "val_data_loss"),
@@ -50,11 +63,8 @@ def no_strength():
         (None, {"validation_split": 0.1}, TypeError, r"validation_data=\(x\[n:\]"),
         (None, {"initial_epoch": 2}, TypeError, "by `epochs`"),
         (None, {"epoch": 3}, TypeError, "did you mean `epochs`"),
+        (None, {"repeat": 3}, TypeError, "did you mean `repeats`"),
         (None, {"rich": 3}, TypeError, "rich=3$"),
-        (None, {"l2": None, "count": 0}, ValueError, "count=0"),
-        (None, {"l2": None, "span": 1.0}, ValueError, "span=1.0"),
-        (None, {"l2": None, "span": "wide"}, TypeError, "span='wide'"),
-        (None, {"span": 100.0}, ValueError, "either the strengths"),
         (None, {"executor": 4}, TypeError, "get_executor"),
         (
             None,
@@ -64,19 +74,20 @@ def no_strength():
         ),
     ],
 )
-def test_bad_arguments(make, arguments, error, said):
+def test_a_bad_argument_is_refused_and_the_model_is_unchanged(
+    make, arguments, error, message
+):
     model = make() if make else compiled(network(0.7))
     before = model.get_config() if make is None else None
     weights = model.get_weights() if make is None else None
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         path_of(model, **arguments)
     if make is None:
         assert model.get_config() == before
-        for now, then in zip(model.get_weights(), weights, strict=True):
-            np.testing.assert_array_equal(now, then)
+        assert_same_weights(model, weights)
 
 
-def test_validation_split_is_named_before_the_missing_validation_data():
+def test_validation_split_is_refused_before_missing_validation_data():
     with pytest.raises(TypeError, match=r"validation_split=0\.2"):
         path_of(compiled(network()), validation_data=None, validation_split=0.2)
 
@@ -96,7 +107,7 @@ def of_tensorflow(keep):
     tf = pytest.importorskip("tensorflow")
     data = tf.data.Dataset.from_tensor_slices((X, Y))
     if keep == "filtered":
-        # Its size is not known until it is read.
+        # Its length is unknown until it is read.
         return data.filter(lambda x, y: False).batch(8)
     return data.take(7).batch(8, drop_remainder=True)
 
@@ -144,21 +155,20 @@ def test_empty_data_are_refused_before_anything_is_changed(kind, part, wrap):
         path_of(model, **arguments)
     assert not model.optimizer.built
     assert model.get_config() == config
-    for now, then in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(now, then)
+    assert_same_weights(model, before)
 
 
-def test_an_empty_tuple_is_refused():
+def test_validation_data_may_not_be_an_empty_tuple():
     with pytest.raises(ValueError, match="a tuple of 0 parts"):
         path_of(compiled(network()), validation_data=())
 
 
-# ---------------------------------------------------------- what is left alone
+# ------------------------------------------------------------- after an error
 
 
 @keras.saving.register_keras_serializable(__name__)
 class Noise(layers.Layer):
-    """Draws numbers in an evaluation too, as the sampling layer of a VAE does."""
+    """Draws random numbers also in an evaluation, like the sampling layer of a VAE."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -168,7 +178,7 @@ class Noise(layers.Layer):
         return x + keras.random.normal(keras.ops.shape(x), seed=self.seeds)
 
 
-@pytest.mark.parametrize("arguments", [{"monitor": "val_no_loss"}, {"l2": None}])
+@pytest.mark.parametrize("arguments", [{"monitor": "val_no_loss"}, {"l2": L2Grid()}])
 def test_an_error_leaves_the_seeds_as_they_were(arguments):
     zeros = layers.Dense(2, kernel_initializer="zeros")
     model = compiled(keras.Sequential([keras.Input((5,)), Noise(), zeros]))
@@ -177,3 +187,18 @@ def test_an_error_leaves_the_seeds_as_they_were(arguments):
         path_of(model, **arguments)
     after = keras.ops.convert_to_numpy(model.layers[0].seeds.state)
     np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"count": 0}, ValueError, "count=0"),
+        ({"count": 1.5}, TypeError, "count=1.5"),
+        ({"span": 1.0}, ValueError, "span=1.0"),
+        ({"span": "1e4"}, TypeError, "without quotes"),
+        ({"span": float("inf")}, ValueError, "span=inf"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        L2Grid(**arguments)

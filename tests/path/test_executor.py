@@ -1,7 +1,8 @@
-"""A path by the workers of an executor: what they measure, get, and leave behind."""
+"""A path by the workers of an executor: results, data sent, errors."""
 
 import collections
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import pathlib
@@ -17,6 +18,7 @@ from paths import (
     X,
     Y,
     assert_same_runs,
+    assert_same_weights,
     compiled,
     network,
     path_of,
@@ -29,15 +31,19 @@ from keras_l2reg._path import executor as path_executor
 def sgd_with_decay():
     model = L2AllWeights(network(dropout=0.5, norm=True))
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", metrics=["mae"])
-    # Keras saves the decay, but not what is left out of it.
+    # Keras saves the decay, but not which variables are excluded from it.
     set_weight_decay(model.optimizer, model, 0.5, layers="dense*")
     return model
 
 
+def spawned(workers):
+    spawn = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
+
+
 @pytest.fixture(scope="module")
 def processes():
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as executor:
+    with spawned(2) as executor:
         yield executor
 
 
@@ -47,10 +53,13 @@ def threads():
         yield executor
 
 
-@pytest.fixture(scope="module")
-def dask():
+@contextlib.contextmanager
+def cluster_executor(failures):
+    """Dask's executor; a task may kill so many workers before it is given up."""
+    dask = pytest.importorskip("dask")
     distributed = pytest.importorskip("dask.distributed")
     with (
+        dask.config.set({"distributed.scheduler.allowed-failures": failures}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=":0"
         ) as cluster,
@@ -58,6 +67,12 @@ def dask():
     ):
         assert len(client.scheduler_info()["workers"]) == 2
         yield client.get_executor()
+
+
+@pytest.fixture(scope="module")
+def dask():
+    with cluster_executor(failures=3) as executor:
+        yield executor
 
 
 @pytest.mark.parametrize(
@@ -70,7 +85,7 @@ def dask():
         pytest.param("dask", True, marks=pytest.mark.slow),
     ],
 )
-def test_workers_measure_what_is_measured_here(kind, warm, request):
+def test_workers_give_the_same_path_as_this_process(kind, warm, request):
     executor = request.getfixturevalue(kind)
     here = sgd_with_decay()
     there = sgd_with_decay()
@@ -79,14 +94,14 @@ def test_workers_measure_what_is_measured_here(kind, warm, request):
             random = np.random.default_rng(index).uniform(0, 3, variable.shape)
             variable.assign(random.astype(variable.dtype))
     arguments = {"l2": L2[:2], "repeats": 2, "warm": warm, "new_starts": True}
-    by_hand = path_of(here, **arguments)
-    by_workers = path_of(there, executor=executor, **arguments)
-    assert_same_runs(by_hand, by_workers)
-    assert here.l2 == there.l2 == by_hand.best["l2"]
+    path_here = path_of(here, **arguments)
+    path_there = path_of(there, executor=executor, **arguments)
+    assert_same_runs(path_here, path_there)
+    assert here.l2 == there.l2 == path_here.best["l2"]
     np.testing.assert_allclose(here.predict(X), there.predict(X), rtol=1e-4, atol=1e-6)
 
 
-def test_workers_scale_the_loss_of_half_precision_as_here(threads):
+def test_workers_scale_the_loss_of_half_precision_models(threads):
     keras.config.set_dtype_policy("mixed_float16")
     try:
         wrapped = compiled(L2AllWeights(network()))
@@ -101,23 +116,23 @@ def test_workers_scale_the_loss_of_half_precision_as_here(threads):
 def test_a_worker_with_another_backend_is_refused():
     settings = {"backend": "openvino", "floatx": "float32", "dtype_policy": "float32"}
     with pytest.raises(RuntimeError, match="KERAS_BACKEND=openvino"):
-        path_executor._work(settings, "file", [0.1], [0])
+        path_executor._run_task(settings, "file", [0.1], [0])
 
 
-def test_what_does_not_pickle_is_said(threads):
+def test_a_callback_that_does_not_pickle_is_refused(threads):
     model = compiled(network())
     config = model.get_config()
     hook = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None)
-    with pytest.raises(ValueError, match="that pickle"):
+    with pytest.raises(ValueError, match="can be pickled"):
         path_of(model, executor=threads, callbacks=[hook])
     assert model.get_config() == config
 
 
-# ------------------------------------------------------------- once per worker
+# ------------------------------------------------------------------ data sent
 
 
 class Sent(concurrent.futures.Executor):
-    """Another executor, with the bytes of each task counted."""
+    """An executor that records the size in bytes of each task."""
 
     def __init__(self, executor):
         self.executor = executor
@@ -129,7 +144,7 @@ class Sent(concurrent.futures.Executor):
 
 
 class Elsewhere(Sent):
-    """An executor whose workers are on a machine without our files."""
+    """An executor whose workers are on a machine without this one's files."""
 
     def __init__(self, executor):
         super().__init__(executor)
@@ -145,7 +160,7 @@ class Elsewhere(Sent):
 
 
 class Noted(keras.utils.PyDataset):
-    """The data, which note in a file in which process they were unpickled."""
+    """The data; writes to a file in which process it was unpickled."""
 
     def __init__(self, file):
         super().__init__()
@@ -186,7 +201,7 @@ def test_the_data_are_sent_once_per_worker(kind, request, tmp_path):
     assert {*unpickled.values()} == {1}
 
 
-def test_large_data_are_in_no_task(threads):
+def test_tasks_do_not_contain_the_data(threads):
     x, y = np.zeros((400_000, 5), "float32"), np.zeros((400_000, 2), "float32")
     executor = Sent(threads)
     model = compiled(L2AllWeights(network()))
@@ -196,20 +211,20 @@ def test_large_data_are_in_no_task(threads):
     assert sum(executor.sizes) < 10_000 < x.nbytes
 
 
-def test_nothing_is_left_of_what_was_sent(threads, tmp_path, monkeypatch):
+def test_the_temporary_file_is_deleted(threads, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model = compiled(L2AllWeights(network()))
     path_of(model, [0.1], executor=threads)
     with pytest.raises(RuntimeError, match="no memory"):
         path_of(model, executor=threads, callbacks=[Fail(1)])
     assert not list(tmp_path.iterdir())
-    assert not path_executor._current
+    assert not path_executor._loaded
 
 
 @pytest.mark.parametrize(
     "kind", ["threads", pytest.param("dask", marks=pytest.mark.slow)]
 )
-def test_workers_without_our_files_get_the_data_in_a_task(kind, request):
+def test_workers_that_cannot_read_the_file_get_the_data_in_a_task(kind, request):
     executor = Elsewhere(request.getfixturevalue(kind))
     model = compiled(L2AllWeights(network()))
     arguments = {"l2": STRENGTHS, "epochs": 1, "restore_best_weights": False}
@@ -217,18 +232,18 @@ def test_workers_without_our_files_get_the_data_in_a_task(kind, request):
     there = path_of(model, executor=executor, **arguments)
     assert_same_runs(here, there)
     if kind == "dask":
-        # What was scattered goes to each worker once, however many tasks name it.
+        # Dask sends what was scattered to each worker once, not with each task.
         sent = {kinds[2] for kinds in executor.sizes if len(kinds) > 2}
         assert sent == {"Future"}
 
 
-# --------------------------------------------------------------- what is kept
+# --------------------------------------------------- errors and dying workers
 
 
 class KillsItsWorker(keras.callbacks.Callback):
-    """The end of a worker, as if the machine had no memory left, at one strength.
+    """Kills the worker at one strength, as the system does if memory runs out.
 
-    With `file`, once: the file tells that it has happened.
+    With `file`, it does so only once, and creates the file.
     """
 
     def __init__(self, l2, file=None):
@@ -249,18 +264,16 @@ class KillsItsWorker(keras.callbacks.Callback):
 
 def assert_left_alone(model, before):
     assert model.l2 == pytest.approx(0.7)
-    for now, then in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(now, then)
+    assert_same_weights(model, before)
 
 
 @pytest.mark.slow
-def test_a_killed_process_loses_its_own_task_only():
-    spawn = multiprocessing.get_context("spawn")
+def test_a_killed_process_loses_only_its_task():
     wrapped = compiled(L2AllWeights(network(), 0.7))
     before = wrapped.get_weights()
     arguments = {"callbacks": [KillsItsWorker(0.0)], "epochs": 1}
     with (
-        concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as executor,
+        spawned(1) as executor,
         pytest.raises(concurrent.futures.BrokenExecutor) as caught,
     ):
         path_of(wrapped, executor=executor, **arguments)
@@ -271,7 +284,7 @@ def test_a_killed_process_loses_its_own_task_only():
     died, missing = caught.value.__notes__
     assert "make a new one" in died
     assert "2 of 3 runs" in missing and "l2=[0.0]" in missing
-    # The callback kills no process but a worker.
+    # The callback kills only workers.
     here = path_of(wrapped, restore_best_weights=False, **arguments)
     here.runs.pop()
     assert_same_runs(here, kept)
@@ -279,22 +292,14 @@ def test_a_killed_process_loses_its_own_task_only():
 
 @pytest.fixture
 def fresh_dask(request):
-    """A cluster of its own, which forgives as many deaths as the test says."""
-    dask = pytest.importorskip("dask")
-    distributed = pytest.importorskip("dask.distributed")
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": request.param}),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client.get_executor()
+    """A new cluster, with as many failures as the parameter says."""
+    with cluster_executor(request.param) as executor:
+        yield executor
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fresh_dask", [3], indirect=True)
-def test_dask_goes_on_without_a_killed_worker(fresh_dask, tmp_path):
+def test_dask_continues_without_a_killed_worker(fresh_dask, tmp_path):
     wrapped = compiled(L2AllWeights(network(), 0.7))
     kill = KillsItsWorker(0.03, tmp_path / "killed")
     arguments = {"callbacks": [kill], "epochs": 1, "restore_best_weights": False}
@@ -305,7 +310,7 @@ def test_dask_goes_on_without_a_killed_worker(fresh_dask, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fresh_dask", [0], indirect=True)
-def test_dask_gives_up_on_a_task_that_kills_and_the_others_are_kept(fresh_dask):
+def test_if_a_task_kills_dask_workers_the_other_runs_are_kept(fresh_dask):
     wrapped = compiled(L2AllWeights(network(), 0.7))
     before = wrapped.get_weights()
     # The last task, so that others are done before.
@@ -321,7 +326,7 @@ def test_dask_gives_up_on_a_task_that_kills_and_the_others_are_kept(fresh_dask):
 
 
 class AtOnce(concurrent.futures.Executor):
-    """Does each task as it is submitted; all have ended when the first is asked for."""
+    """Runs each task when it is submitted, so that all have ended after that."""
 
     def submit(self, function, *args):
         future = concurrent.futures.Future()
@@ -333,19 +338,24 @@ class AtOnce(concurrent.futures.Executor):
 
 
 class FailsAt(keras.callbacks.Callback):
-    def __init__(self, *strengths):
+    """An error at some strengths, at each of them in the n-th run."""
+
+    def __init__(self, *strengths, run=1):
         super().__init__()
-        self.strengths = strengths
+        self.runs_left = dict.fromkeys(strengths, run)
 
     def on_train_begin(self, logs=None):
-        if any(abs(self.model.l2 - l2) < 1e-6 for l2 in self.strengths):
-            raise RuntimeError("no memory")
+        for l2 in self.runs_left:
+            if abs(self.model.l2 - l2) < 1e-6:
+                self.runs_left[l2] -= 1
+                if self.runs_left[l2] == 0:
+                    raise RuntimeError("no memory")
 
 
-def test_an_error_keeps_what_other_workers_have_done():
+def test_an_error_keeps_the_runs_of_other_workers():
     wrapped = compiled(L2AllWeights(network(), 0.7))
     before = wrapped.get_weights()
-    # Half of the tasks fail, so that one that fails is hardly asked for last.
+    # Half of the tasks fail, so that one of them is most likely awaited early.
     strengths = [0.01 * k for k in range(12, 0, -1)]
     arguments = {"callbacks": [FailsAt(*strengths[::2])], "epochs": 1}
     with pytest.raises(RuntimeError, match="no memory") as caught:
@@ -358,18 +368,28 @@ def test_an_error_keeps_what_other_workers_have_done():
 @pytest.mark.parametrize(
     "kind", ["threads", pytest.param("processes", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("way", [{"warm": True}, {"chunksize": 3}])
-def test_an_error_keeps_the_runs_of_its_own_task(kind, way, request):
+def test_an_error_keeps_the_earlier_strengths_of_a_warm_task(kind, request):
+    path = path_of_error(request.getfixturevalue(kind), FailsAt(0.0), warm=True)
+    assert [record["l2"] for record in path.records] == [0.3, 0.03]
+
+
+def test_an_error_keeps_the_earlier_repeats_of_a_task(threads):
+    path = path_of_error(threads, FailsAt(0.03, run=2), l2=[0.03], repeats=2)
+    assert [(run["l2"], run["repeat"]) for run in path.runs] == [(0.03, 0)]
+
+
+def path_of_error(executor, callback, **arguments):
+    """What is left of a path in which a callback raises an error."""
     wrapped = compiled(L2AllWeights(network(), 0.7))
-    arguments = {"callbacks": [FailsAt(0.0)], "epochs": 1, **way}
+    arguments = {"callbacks": [callback], "epochs": 1, **arguments}
     with pytest.raises(RuntimeError, match="no memory") as caught:
-        path_of(wrapped, executor=request.getfixturevalue(kind), **arguments)
-    assert [record["l2"] for record in caught.value.path.records] == [0.3, 0.03]
-    # The arrays of each run don't stay with the error.
+        path_of(wrapped, executor=executor, **arguments)
+    # The arrays of each run are dropped from the error.
     assert "finished" not in vars(caught.value)
+    return caught.value.path
 
 
-def test_ctrl_c_keeps_what_the_workers_have_done(monkeypatch):
+def test_ctrl_c_keeps_the_runs_that_workers_have_finished(monkeypatch):
     wait, calls = concurrent.futures.wait, []
 
     def interrupted(*args, **kwargs):

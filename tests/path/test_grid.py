@@ -1,4 +1,4 @@
-"""The strengths that a path tries by default, against gradients by NumPy."""
+"""The strengths that a path tries by default, compared with NumPy's gradients."""
 
 import keras
 import numpy as np
@@ -7,8 +7,8 @@ from keras import layers
 from paths import X, Y, compiled, path_of
 from sklearn.utils.class_weight import compute_sample_weight
 
-from keras_l2reg import L2AllWeights, l2_path
-from keras_l2reg._path.grid import grid_from_data, log_grid
+from keras_l2reg import L2AllWeights, L2Grid, l2_path
+from keras_l2reg._path.grid import grid_from_data
 
 CLASSES = np.arange(24) % 3
 
@@ -34,21 +34,23 @@ def strengths_of(path):
 def test_the_default_grid_begins_where_the_penalty_pulls_ten_times_as_hard():
     model = linear()
     expected = top_by_numpy(model) * 10 ** (-4 * np.arange(12) / 11)
-    strengths = strengths_of(path_of(model, l2=None, epochs=1))
+    path = l2_path(model, X, Y, validation_data=(X, Y), epochs=1, verbose=0)
+    strengths = strengths_of(path)
     np.testing.assert_allclose(strengths[:-1], expected, rtol=6e-3)
     assert strengths[-1] == 0
 
 
-def test_count_and_span_are_those_of_the_strengths_above_0():
+def test_a_grid_has_as_many_strengths_above_0_as_it_counts_over_its_span():
     model = linear()
     expected = top_by_numpy(model) / [1, 10, 100]
-    strengths = strengths_of(path_of(model, l2=None, epochs=1, count=3, span=100))
+    grid = L2Grid(count=np.int64(3), span=100)
+    strengths = strengths_of(path_of(model, l2=grid, epochs=1))
     np.testing.assert_allclose(strengths, [*expected, 0], rtol=6e-3)
 
 
 @pytest.mark.parametrize("count", [1, 2, 12, 200])
-def test_a_fine_grid_has_no_strength_twice(count):
-    strengths = log_grid(1.234567, count, 1.01)
+def test_the_strengths_of_a_fine_grid_are_distinct(count):
+    strengths = L2Grid(count, 1.01).below(1.234567)
     assert len({*strengths}) == count + 1
     np.testing.assert_allclose(strengths[0], 1.234567, rtol=5e-3)
 
@@ -62,11 +64,11 @@ def test_sample_weights_move_the_grid(largest):
     assert top == pytest.approx(expected, rel=6e-3)
 
 
-def test_a_path_hands_its_weights_to_the_grid():
+def test_the_sample_weights_of_a_path_move_its_grid():
     weights = np.random.default_rng(1).uniform(0, 50, 24)
     model = linear()
     expected = top_by_numpy(model, weights=weights)
-    path = path_of(model, l2=None, epochs=1, sample_weight=weights)
+    path = path_of(model, l2=L2Grid(), epochs=1, sample_weight=weights)
     assert path.records[0]["l2"] == pytest.approx(expected, rel=6e-3)
 
 
@@ -75,14 +77,21 @@ def test_a_path_hands_its_weights_to_the_grid():
 )
 def test_class_weights_move_the_grid(kind):
     y = CLASSES[:, None] if kind == "column" else np.eye(3)[CLASSES]
-    # A class that is not named weighs 1.
+    # A class that is not named has weight 1.
     class_weight = {0: 100.0, 1: 3.0}
     weights = compute_sample_weight({**class_weight, 2: 1.0}, CLASSES)
     model = linear(y.shape[1])
     expected = top_by_numpy(model, y, weights)
     validation = X, y
     path = l2_path(
-        model, X, y, None, validation, epochs=1, class_weight=class_weight, verbose=0
+        model,
+        X,
+        y,
+        L2Grid(),
+        validation,
+        epochs=1,
+        class_weight=class_weight,
+        verbose=0,
     )
     assert path.records[0]["l2"] == pytest.approx(expected, rel=6e-3)
 
@@ -121,7 +130,7 @@ def test_class_weights_move_the_grid_of_a_data_set():
         assert top == pytest.approx(expected, rel=6e-3)
 
 
-def test_each_output_has_its_own_sample_weights():
+def test_the_sample_weights_of_each_output_move_the_grid():
     inputs = keras.Input((5,))
     outputs = {name: layers.Dense(2, name=name)(inputs) for name in "ab"}
     model = keras.Model(inputs, outputs)
@@ -135,19 +144,19 @@ def test_each_output_has_its_own_sample_weights():
     assert 0 < one_of_two < weighted
 
 
-def test_a_start_without_weights_tells_no_grid():
+def test_a_grid_is_refused_if_all_weights_start_at_0():
     layer = layers.Dense(2, kernel_initializer="zeros")
     model = compiled(keras.Sequential([keras.Input((5,)), layer]))
     with pytest.raises(ValueError, match="choose the strengths"):
-        path_of(model, l2=None)
+        path_of(model, l2=L2Grid())
 
 
-def test_the_table_says_whether_a_penalty_helps():
+def test_the_table_says_if_no_penalty_is_best():
     # The validation data are fitted exactly without a penalty.
     model = keras.Sequential([keras.Input((5,)), layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.3), "mse")
     exact = X, X[:, :1]
-    path = l2_path(model, *exact, None, exact, epochs=40, count=1, verbose=0)
+    path = l2_path(model, *exact, L2Grid(1), exact, epochs=40, verbose=0)
     assert path.best["l2"] == 0
     assert path.best["val_data_loss"] == pytest.approx(0, abs=1e-4)
     assert "the best is no penalty at all" in str(path)

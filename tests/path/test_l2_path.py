@@ -1,4 +1,4 @@
-"""l2_path against a loop that builds a new model with Keras' own L2 each time."""
+"""l2_path compared with building a new model with Keras' L2 for each strength."""
 
 import keras
 import numpy as np
@@ -16,6 +16,7 @@ from paths import (
     Y,
     assert_same_runs,
     assert_same_state,
+    assert_same_weights,
     compiled,
     network,
     path_of,
@@ -23,17 +24,17 @@ from paths import (
 )
 from sklearn.linear_model import Ridge
 
-from keras_l2reg import L2AllWeights, l2_path
+from keras_l2reg import L2AllWeights, L2Grid, l2_path
 from keras_l2reg._path.grid import grid_from_data
 
-# ----------------------------------------------------------- against the outside
+# -------------------------------------------------------- compared with others
 
 
 @pytest.mark.parametrize(
     ("warm", "bare"),
     [(False, True), pytest.param(True, False, marks=pytest.mark.slow)],
 )
-def test_each_run_is_that_of_a_model_built_anew_with_keras_l2(warm, bare):
+def test_each_run_equals_that_of_a_new_model_with_keras_l2(warm, bare):
     model = network(norm=True)
     start = model.get_weights()
     path = path_of(
@@ -42,7 +43,7 @@ def test_each_run_is_that_of_a_model_built_anew_with_keras_l2(warm, bare):
     for record in path.records:
         rebuilt = compiled(network(record["l2"], norm=True))
         rebuilt.set_weights(start)
-        # Otherwise `fit` makes the metrics first, and draws one shuffle more.
+        # Otherwise `fit` makes the metrics first, and draws one more shuffle.
         rebuilt.evaluate(*VALIDATION, verbose=0)
         keras.utils.set_random_seed(3)
         logs = rebuilt.fit(X, Y, 8, 2, verbose=0).history
@@ -55,12 +56,12 @@ def test_each_run_is_that_of_a_model_built_anew_with_keras_l2(warm, bare):
             start = rebuilt.get_weights()
 
 
-def test_a_linear_model_follows_the_ridge_path():
+def test_a_linear_model_converges_to_ridge_regression():
     model = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
     model.compile(keras.optimizers.SGD(0.5), "mse")
     path = path_of(model, [0.5, 0.1], epochs=60, batch_size=24)
     for record in path.records:
-        # Keras' mse is a mean over the two outputs as well.
+        # Keras' mse is a mean over the two outputs, too.
         ridge = Ridge(alpha=24 * 2 * record["l2"]).fit(X, Y)
         penalty = record["l2"] * np.sum(ridge.coef_**2)
         assert record["penalty"] == pytest.approx(penalty, rel=1e-3)
@@ -70,7 +71,7 @@ def test_a_linear_model_follows_the_ridge_path():
         assert record["val_data_loss"] == pytest.approx(val_data_loss, rel=1e-3)
 
 
-def test_means_and_standard_errors_are_those_of_pandas():
+def test_means_and_standard_errors_equal_those_of_pandas():
     path = path_of(compiled(network(dropout=0.5)), repeats=3)
     assert [run["repeat"] for run in path.runs] == [0, 1, 2] * 3
     runs = pandas.DataFrame(path.runs).groupby("l2")
@@ -87,7 +88,7 @@ def test_means_and_standard_errors_are_those_of_pandas():
 
 @keras.saving.register_keras_serializable(__name__)
 class Counter(layers.Layer):
-    """Counts how often Python runs it: on TensorFlow and JAX, at each trace."""
+    """Counts how often Python runs it: once for each trace on TensorFlow and JAX."""
 
     calls = 0
 
@@ -98,7 +99,7 @@ class Counter(layers.Layer):
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has no trace")
 @pytest.mark.parametrize("bare", [False, True])
-def test_one_trace_for_the_whole_path(bare):
+def test_the_whole_path_is_traced_once(bare):
     def calls(l2, **arguments):
         model = keras.Sequential([keras.Input((5,)), layers.Dense(2), Counter()])
         model = compiled(model if bare else L2AllWeights(model))
@@ -109,7 +110,7 @@ def test_one_trace_for_the_whole_path(bare):
     assert calls([0.3]) == calls(L2, repeats=2) == calls([0.1, 0.2], warm=True)
 
 
-def test_a_trained_wrapper_needs_no_new_trace():
+def test_a_trained_wrapper_keeps_its_compiled_steps():
     wrapped = compiled(L2AllWeights(network()))
     wrapped.fit(X, Y, 8, validation_data=VALIDATION, verbose=0)
     before = wrapped.train_function, wrapped.test_function
@@ -117,7 +118,7 @@ def test_a_trained_wrapper_needs_no_new_trace():
     assert (wrapped.train_function, wrapped.test_function) == before
 
 
-# ------------------------------------------------------------- how the model is left
+# ------------------------------------------------------- the model after the path
 
 
 def test_a_wrapper_is_left_with_the_best_weights_and_strength():
@@ -131,7 +132,7 @@ def test_a_wrapper_is_left_with_the_best_weights_and_strength():
     assert int(keras.ops.convert_to_numpy(wrapped.optimizer.iterations)) == 0
 
 
-def test_a_wrapper_is_left_as_it_came():
+def test_without_restore_best_weights_a_wrapper_is_left_as_it_was():
     wrapped = compiled(L2AllWeights(network(dropout=0.2, norm=True), 0.7))
     wrapped.fit(X, Y, 8, verbose=0)
     before = state(wrapped)
@@ -150,7 +151,7 @@ def test_a_bare_model_is_left_with_built_in_regularizers_of_the_best_strength():
     assert loss == pytest.approx(path.best["val_loss"], rel=1e-5)
 
 
-def test_a_bare_model_is_left_as_it_came():
+def test_without_restore_best_weights_a_bare_model_is_left_as_it_was():
     model = compiled(network(0.7))
     model.fit(X, Y, 8, verbose=0)
     before, config = state(model), model.get_config()
@@ -170,7 +171,7 @@ def test_an_unbuilt_model_is_built():
 # ---------------------------------------------------------------------- the seeds
 
 
-def test_a_path_can_be_repeated():
+def test_a_path_with_the_same_seed_is_the_same():
     model = compiled(L2AllWeights(network(dropout=0.5)))
     arguments = {"repeats": 2, "epochs": 1, "restore_best_weights": False}
     both = path_of(model, [0.3, 0.03], **arguments).runs
@@ -191,24 +192,25 @@ def test_repeats_differ_by_shuffling_by_dropout_and_by_new_starts():
     assert losses(new_starts=True, shuffle=False) == 3
 
 
-# -------------------------------------------------------------------- when it fails
+# ---------------------------------------------------- divergence, Ctrl-C, errors
 
 
 def test_a_strength_that_diverges_is_recorded_and_the_path_goes_on():
     model = network()
     model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
     path = path_of(model, [1e6, 0.1], epochs=30, warm=True)
-    lost, sound = path.records
-    assert lost["diverged"] == 1
-    assert np.isnan([lost["loss"], lost["val_data_loss"], lost["val_mae"]]).all()
-    assert set(lost) == set(sound)
-    assert sound["diverged"] == 0
-    assert np.isfinite(sound["val_data_loss"])
-    assert path.best is sound
+    diverged, finite = path.records
+    assert diverged["diverged"] == 1
+    values = [diverged[name] for name in ("loss", "val_data_loss", "val_mae")]
+    assert np.isnan(values).all()
+    assert set(diverged) == set(finite)
+    assert finite["diverged"] == 0
+    assert np.isfinite(finite["val_data_loss"])
+    assert path.best is finite
     assert "1 of 1 diverged" in str(path)
 
 
-def test_if_all_diverge_the_model_is_left_as_it_came():
+def test_if_all_runs_diverge_the_model_is_left_as_it_was():
     model = network()
     model.compile(keras.optimizers.SGD(0.05), "mse")
     before, config = state(model), model.get_config()
@@ -221,7 +223,7 @@ def test_if_all_diverge_the_model_is_left_as_it_came():
 
 
 @pytest.mark.parametrize("bare", [False, True])
-def test_an_interrupted_path_keeps_what_it_has(bare):
+def test_an_interrupted_path_keeps_the_finished_runs(bare):
     model = compiled(network() if bare else L2AllWeights(network()))
     path = path_of(model, callbacks=[Interrupt(3)])
     assert path.interrupted
@@ -233,7 +235,7 @@ def test_an_interrupted_path_keeps_what_it_has(bare):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX moves variables")
-def test_interrupted_in_an_evaluation():
+def test_a_path_interrupted_in_an_evaluation_keeps_the_finished_runs():
     class Data(keras.utils.PyDataset):
         is_armed = False
 
@@ -251,7 +253,7 @@ def test_interrupted_in_an_evaluation():
             pass
 
         def on_train_end(self, logs=None):
-            data.is_armed = self.run == 0
+            data.is_armed = self.runs_left == 0
 
     data, wrapped = Data(), compiled(L2AllWeights(network()))
     path = path_of(wrapped, validation_data=data, callbacks=[Arm(3)])
@@ -261,23 +263,21 @@ def test_interrupted_in_an_evaluation():
     assert loss == pytest.approx(path.best["val_loss"], rel=1e-5)
 
 
-def test_an_error_carries_what_was_done_before_it():
+def test_an_error_carries_the_runs_finished_before_it():
     wrapped = compiled(L2AllWeights(network(), 0.7))
     before = wrapped.get_weights()
     with pytest.raises(RuntimeError, match="no memory") as caught:
         path_of(wrapped, callbacks=[Fail(3)])
     assert [record["l2"] for record in caught.value.path.records] == [0.3, 0.03]
-    for now, then in zip(wrapped.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(now, then)
+    assert_same_weights(wrapped, before)
 
 
-def test_interrupted_in_its_first_run_a_path_is_nothing():
+def test_an_interrupt_in_the_first_run_is_raised():
     wrapped = compiled(L2AllWeights(network(), 0.7))
     before = wrapped.get_weights()
     with pytest.raises(KeyboardInterrupt):
         path_of(wrapped, callbacks=[Interrupt(1)])
-    for now, then in zip(wrapped.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(now, then)
+    assert_same_weights(wrapped, before)
 
 
 # ----------------------------------------------------------------- data and arguments
@@ -291,7 +291,7 @@ class OneBatch(keras.utils.PyDataset):
         return X[:8], Y[:8]
 
 
-def test_data_sets_and_arrays_measure_the_same():
+def test_data_sets_and_arrays_give_the_same_path():
     model = compiled(L2AllWeights(network()))
     arguments = {"validation_data": VALIDATION, "epochs": 1, "verbose": 0}
     arguments = {**arguments, "restore_best_weights": False, "shuffle": False}
@@ -304,7 +304,7 @@ def test_data_sets_and_arrays_measure_the_same():
     assert grid == grid_from_data(model, X[:8], Y[:8])
 
 
-def test_several_inputs_and_outputs_in_dicts():
+def test_inputs_and_outputs_may_be_dicts():
     inputs = {"a": keras.Input((5,), name="a"), "b": keras.Input((3,), name="b")}
     table = layers.Embedding(4, 2)(inputs["b"])
     joined = layers.Concatenate()([inputs["a"], layers.Flatten()(table)])
@@ -312,9 +312,16 @@ def test_several_inputs_and_outputs_in_dicts():
     model.compile(keras.optimizers.SGD(0.01), {"one": "mse"})
     x = {"a": X, "b": np.arange(72).reshape(24, 3) % 4}
     path = l2_path(
-        model, x, {"one": Y}, None, (x, {"one": Y}), epochs=1, batch_size=24, verbose=0
+        model,
+        x,
+        {"one": Y},
+        L2Grid(2),
+        (x, {"one": Y}),
+        epochs=1,
+        batch_size=24,
+        verbose=0,
     )
-    assert len(path.records) == 13
+    assert len(path.records) == 3
     assert all(np.isfinite(record["val_data_loss"]) for record in path.records)
 
 
@@ -328,7 +335,7 @@ def test_callbacks_see_the_validation_data():
     assert set(two.records[0]) == set(path.records[0])
 
 
-def test_the_bar_is_off_with_verbose_0(capsys):
+def test_verbose_0_hides_the_progress_bar(capsys):
     path_of(compiled(network()), [0.1])
     assert capsys.readouterr().out == ""
     path_of(compiled(network()), [0.1, 0.2], verbose=1)

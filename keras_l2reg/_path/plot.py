@@ -1,0 +1,153 @@
+"""plot_path: what a path measured against the strength, as a matplotlib figure."""
+
+import math
+from typing import TYPE_CHECKING
+
+from keras_l2reg._figures import LEGEND_ABOVE, new_figure
+from keras_l2reg._path.result import L2Path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+
+def plot_path(
+    path: L2Path, figure: "Figure | SubFigure | None" = None
+) -> "Figure | SubFigure":
+    """Plot the validation loss and metrics of a path against the strength.
+
+    Each metric has a panel with `mean(l2) ± se(l2)`, on a shared logarithmic axis.
+
+    Vertical lines mark the best strength and the strongest one within one standard
+    error of it. Crosses at the lower edge mark strengths with runs that diverged,
+    triangles those where only this metric is not finite. A strength of 0 is drawn to
+    the left of the others; up to the weakest of them the axis is linear.
+
+    Args:
+        path: The `L2Path` that `l2_path` returned.
+        figure: `matplotlib.figure.Figure` or `SubFigure` to draw on, best with
+            `layout="constrained"`. Defaults to `None`, a new figure.
+
+    Returns:
+        The figure; its `axes` are those of the monitored metric, then of the others.
+        `save_picture(figure, "path.png")` saves it.
+
+    Raises:
+        ValueError: the path has no runs.
+        ImportError: matplotlib is missing.
+
+    Example:
+
+    >>> from keras_l2reg import L2Path
+    >>> figure = plot_path(L2Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 2.5},
+    ...                          {"l2": 0.1, "repeat": 0, "val_data_loss": 1.5}]))
+    >>> [ax.get_ylabel() for ax in figure.axes]
+    ['val_data_loss\\n(units of the loss)']
+
+    References:
+        The plots of glmnet's `cv.glmnet`, https://glmnet.stanford.edu
+    """
+    if not path.records:
+        raise ValueError(
+            f"Expected a path with at least one run. Received: {path!r}; `l2_path` "
+            "returns one with a run for each strength"
+        )
+    keys = _drawn_keys(path)
+    figure = new_figure(1.5 + 2.1 * len(keys)) if figure is None else figure
+    axes = figure.subplots(len(keys), sharex=True, squeeze=False)[:, 0]
+    _scale_strengths(path, axes[-1])
+    for ax, key in zip(axes, keys, strict=True):
+        _draw_metric(path, key, ax)
+        _mark_strengths(path, ax)
+    # One legend for all panels: a mark may be in a lower panel only.
+    entries = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    is_narrow = figure.bbox.width < 6 * figure.dpi
+    style = {**LEGEND_ABOVE, "ncols": 1 if is_narrow else 2}
+    axes[0].legend([*entries.values()], [*entries], **style)
+    figure.align_ylabels()
+    return figure
+
+
+def _drawn_keys(path: L2Path) -> list[str]:
+    """The monitored metric, then the other metrics on the validation data."""
+    record = path.records[0]
+    measured = [key for key in record if f"{key}_se" in record]
+    metrics = [
+        key
+        for key in measured
+        if key.startswith("val_") and key not in ("val_loss", "val_penalty")
+    ]
+    return [*dict.fromkeys([path.monitor, *metrics])]
+
+
+def _draw_metric(path: L2Path, key: str, ax: "Axes") -> None:
+    finite = [r for r in path.records if math.isfinite(r[key])]
+    others = [r for r in path.records if not math.isfinite(r[key])]
+    repeats = max(r["repeats"] for r in path.records)
+    label = f"mean ± standard error of {repeats} runs" if repeats > 1 else "one run"
+    x, y = [r["l2"] for r in finite], [r[key] for r in finite]
+    errors = [r[f"{key}_se"] for r in finite]
+    ax.plot(x, y, color="black", marker="o", label=label)
+    ax.errorbar(x, y, errors, fmt="none", ecolor="black", capsize=5)
+    _mark_edge([r["l2"] for r in others if r["diverged"]], "diverged", "x", ax)
+    _mark_edge([r["l2"] for r in others if not r["diverged"]], "not finite", "^", ax)
+    if not finite:
+        ax.set_yticks([])
+    ax.set_ylabel(key + _unit(key))
+
+
+def _mark_edge(strengths: list[float], label: str, marker: str, ax: "Axes") -> None:
+    """Mark strengths at the lower edge of the panel."""
+    if strengths:
+        ax.plot(
+            strengths,
+            [0.0] * len(strengths),
+            label=label,
+            color="black",
+            linestyle="none",
+            marker=marker,
+            markersize=9,
+            markerfacecolor="white",
+            transform=ax.get_xaxis_transform(),
+            clip_on=False,
+            zorder=3,
+        )
+
+
+def _unit(key: str) -> str:
+    if key.endswith(("loss", "penalty")):
+        return "\n(units of the loss)"
+    return "\n(share, 0 to 1)" if key.endswith("accuracy") else ""
+
+
+def _mark_strengths(path: L2Path, ax: "Axes") -> None:
+    names: dict[float, list[str]] = {}
+    for name in ("best", "one_standard_error"):
+        if record := getattr(path, name):
+            names.setdefault(record["l2"], []).append(name.replace("_", " "))
+    for l2, style in zip(names, ("--", ":"), strict=False):
+        label = f"{', '.join(names[l2])}: l2 = {l2:.4g}"
+        ax.axvline(l2, color="tab:blue", linestyle=style, zorder=1, label=label)
+
+
+def _scale_strengths(path: L2Path, ax: "Axes") -> None:
+    strengths = [r["l2"] for r in path.records]
+    positive = [l2 for l2 in strengths if l2 > 0] or [1.0]
+    low, high = min(positive), max(positive)
+    if 0 in strengths:
+        ax.set_xscale("symlog", linthresh=low)
+    else:
+        ax.set_xscale("log")
+        # matplotlib's default limits fail for a single strength.
+        ax.set_xlim(low / 1.5, 1.5 * high)
+    # matplotlib's default ticks may be between 0 and the weakest strength.
+    first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
+    decades = [10.0**k for k in range(first, last + 1)] or [low, high]
+    ax.set_xticks([*[0.0] * (0 in strengths), *decades])
+    between = [n * 10.0**k for k in range(first - 1, last + 1) for n in range(2, 10)]
+    between = [l2 for l2 in between if low < l2 < high]
+    ax.set_xticks(between, [""] * len(between), minor=True)
+    ax.set_xlabel("strength l2 (units of the loss per squared weight)")

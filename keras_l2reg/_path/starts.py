@@ -1,0 +1,53 @@
+"""The weights that each repeat of a path starts from."""
+
+import keras
+import numpy as np
+
+from keras_l2reg import _keras
+from keras_l2reg._path.runs import Arrays, assign, read, state_of
+from keras_l2reg.models import L2AllWeights
+
+
+def starts_of(
+    model: L2AllWeights, repeats: int, seed: int, new_starts: bool
+) -> list[Arrays]:
+    """For each repeat, the values of `state_of(model)` that its runs start from.
+
+    Args:
+        model: A built wrapper; it is left as it was.
+        repeats, seed, new_starts: as in `l2_path`.
+
+    Raises:
+        ValueError: new weights can't be drawn, as `clone_model` gives other weights.
+    """
+    variables, inner = state_of(model), model.wrapped_model
+    initial, starts = read(variables), []
+    for repeat in range(repeats):
+        if new_starts:
+            keras.utils.set_random_seed(seed + repeat)
+            inner.set_weights(_newly_drawn(inner))
+        starts.append(
+            [
+                _shifted(value, repeat) if _keras.is_seed(variable) else value
+                for variable, value in zip(variables, read(variables), strict=True)
+            ]
+        )
+    assign(variables, initial)
+    return starts
+
+
+def _shifted(seed: np.ndarray, repeat: int) -> np.ndarray:
+    """The state of a `SeedGenerator`, another one for each repeat."""
+    return seed + np.array([repeat, 0], seed.dtype)
+
+
+def _newly_drawn(model: keras.Model) -> Arrays:
+    clone = keras.models.clone_model(model)
+    if [v.shape for v in clone.weights] != [v.shape for v in model.weights]:
+        raise ValueError(
+            "Expected a model that `keras.models.clone_model` builds, to draw new "
+            f"starts from. Received: new_starts=True, model={model.name!r}, whose "
+            "clone has other weights; give it a `get_config` and a `build`, or leave "
+            "out `new_starts`"
+        )
+    return clone.get_weights()
