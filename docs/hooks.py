@@ -1,13 +1,11 @@
-"""Hooks for mkdocs: the tables, pages and notebooks that derive from code.
+"""Hooks for mkdocs: what the site has beside the pages in `docs/`.
 
-A comment `<!-- roles -->` or `<!-- findings -->` in a page is replaced by a table. The
-navigation lists the page of each finding in the order of `RULES`. Notebooks are
-converted to Markdown, with their outputs as committed. Pictures and pages from outside
-`docs/` are added to the site.
+The navigation lists the page of each finding in the order of `RULES`. Notebooks become
+pages, with their outputs as committed. The pictures of the examples, the contributor's
+guide and the changelog are added.
 """
 
 import pathlib
-import re
 import sys
 
 import nbconvert
@@ -17,9 +15,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "examples")]
 import hush  # noqa: E402, F401  (before Keras)
 
-from keras_l2reg import _roles  # noqa: E402
-from keras_l2reg._audit import rules  # noqa: E402
+from keras_l2reg._audit.rules import RULES  # noqa: E402
 
+# Rules may share a code.
+CODES = dict.fromkeys(rule.code for rule in RULES)
 # Files from the repository's root that become pages, where they exist.
 ROOT_PAGES = {"Contributing": "CONTRIBUTING.md", "Changelog": "CHANGELOG.md"}
 
@@ -27,7 +26,7 @@ ROOT_PAGES = {"Contributing": "CONTRIBUTING.md", "Changelog": "CHANGELOG.md"}
 def on_config(config):
     for section in config.nav:
         if "Findings" in section:
-            section["Findings"] += [f"findings/{code}.md" for code in codes()]
+            section["Findings"] += [f"findings/{code}.md" for code in CODES]
     config.nav += [{title: name} for title, name in root_pages().items()]
     return config
 
@@ -44,11 +43,9 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    code = pathlib.Path(page.file.src_uri).stem
-    if page.file.src_uri.startswith("findings/") and code != "index":
-        markdown = with_severity(markdown, code)
-    tables = {"roles": _roles.as_markdown, "findings": rules.as_markdown}
-    return re.sub(r"<!-- (\w+) -->", lambda match: tables[match[1]](), markdown)
+    # In the repository a link leads to the file itself.
+    markdown = markdown.replace("](../examples/pictures/", "](pictures/")
+    return markdown.replace(".ipynb)", ".md)")
 
 
 def add(files, config, uri, content):
@@ -57,18 +54,6 @@ def add(files, config, uri, content):
 
 def root_pages():
     return {title: n for title, n in ROOT_PAGES.items() if (ROOT / n).exists()}
-
-
-def codes():
-    """The code of each finding, once: two rules may share one."""
-    return [*dict.fromkeys(rule.code for rule in rules.RULES)]
-
-
-def with_severity(markdown, code):
-    """The page with the severity of its finding below the title."""
-    title, rest = markdown.split("\n", 1)
-    (severity,) = {rule.severity for rule in rules.RULES if rule.code == code}
-    return f"{title}\n\n*Severity: {severity}.*\n{rest}"
 
 
 def converted(notebook):

@@ -32,12 +32,9 @@ def test_kernel_roles_are_the_four_kinds_of_kernel():
 
 
 def test_the_docs_show_the_table():
-    # docs/hooks.py puts it in the place of the comment.
+    # If this fails, copy what `as_markdown()` returns to the page.
     page = pathlib.Path(__file__).parent.parent / "docs" / "which-weights.md"
-    assert "<!-- roles -->" in page.read_text()
-    header, line, *rows = as_markdown().splitlines()
-    assert (header, line) == ("| role | what it is | covered |", "|---|---|---|")
-    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in ROLES]
+    assert as_markdown() in page.read_text()
 
 
 # What the weights of known architectures are, from their papers and code:
