@@ -51,7 +51,7 @@ def lost_on_save(model: keras.Model) -> list[str]:
         for weight in find_weights(model)
         if weight.regularizer is not None and not weight.is_frozen_lora_base
     ]
-    probes = {
+    probes: dict[Any, Any] = {
         w.config_key: (w.config_layer, w.config_attribute, _Probe())
         for w in penalized
         if w.config_key

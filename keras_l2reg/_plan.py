@@ -92,8 +92,8 @@ def plan_attachment(
             kept.append(weight.name)
             continue
         new, adds = regularizer_of(weight, factor), existing == "add"
-        is_sum = adds and present is not None
-        _check_applies(Sum([present, new]) if is_sum else new, weight)
+        total = Sum([present, new]) if adds and present is not None else new
+        _check_applies(total, weight)
         choices.append(Choice(weight, factor, adds))
     if not choices:
         raise ValueError(
