@@ -47,7 +47,8 @@ def processes():
         yield executor
 
 
-@pytest.fixture(scope="module")
+# For each test, which so waits for tasks that would change the next one's seed.
+@pytest.fixture
 def threads():
     with concurrent.futures.ThreadPoolExecutor(2) as executor:
         yield executor
