@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras_l2reg
-from keras_l2reg._cli.load_errors import module_of, reason_of
-from keras_l2reg._cli.model_files import problem_with
+from keras_l2reg._load_errors import module_of, reason_of
+from keras_l2reg._model_files import problem_with
 
 if TYPE_CHECKING:
     import keras

@@ -17,7 +17,7 @@ from keras_l2reg import _keras
 from keras_l2reg._builtin import strength_text
 from keras_l2reg._squares import sum_of_squares
 from keras_l2reg._tables import Table, show
-from keras_l2reg._validation import check_model
+from keras_l2reg._validation import check_is_model
 from keras_l2reg.weights import Weight, find_weights, inner_model
 
 
@@ -45,7 +45,7 @@ def penalties(model: keras.Model) -> dict[str, float]:
     >>> penalties(keras.Sequential([keras.Input((4,)), layer]))
     {'out/kernel': 4.0}
     """
-    check_model(model)
+    check_is_model(model)
     if not inner_model(model).built:
         raise ValueError(
             "Expected a built model: an unbuilt one has no weights to penalize. "
@@ -136,7 +136,7 @@ def print_penalties(model: keras.Model, title: str | None = None) -> None:
     -----------+----------+-------+---------+------
     out/kernel | l2=0.5   | 2.828 |       4 |  100%
     """
-    check_model(model)
+    check_is_model(model)
     show(_penalty_table(model, title))
 
 

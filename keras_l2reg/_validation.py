@@ -128,10 +128,10 @@ def _integer_meant(value: Any, name: str) -> str:
     return ""
 
 
-def check_model(model: Any) -> None:
+def check_is_model(model: Any) -> None:
     """Raise a TypeError unless `model` is a `keras.Model`.
 
-    >>> check_model("best.keras")
+    >>> check_is_model("best.keras")
     Traceback (most recent call last):
     TypeError: Invalid type for argument `model`. Expected a `keras.Model` instance...
     """
@@ -167,7 +167,7 @@ def check_rule(
 
     >>> check_rule(keras.Sequential(), {"biases": False}, "head/*", None, {"*": 0.5})
     """
-    check_model(model)
+    check_is_model(model)
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise TypeError(

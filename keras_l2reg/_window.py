@@ -22,7 +22,7 @@ import h5py
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg._validation import check_model
+from keras_l2reg._validation import check_is_model
 
 # A user's class may override these, as they are called on the inner model itself.
 MAY_BE_OVERRIDDEN = {
@@ -266,7 +266,7 @@ def check_inner_model(model: keras.Model) -> None:
     Traceback (most recent call last):
     ValueError: Expected a model that trains, evaluates and predicts by Keras' own...
     """
-    check_model(model)
+    check_is_model(model)
     for layer in _keras.all_layers(model):
         if isinstance(layer, Window):
             raise ValueError(

@@ -34,7 +34,7 @@ from keras_l2reg._plan import (
 from keras_l2reg._rule import Existing, Patterns, Rule
 from keras_l2reg._stack import Attachment, Regularizer
 from keras_l2reg._strengths import strength_variables
-from keras_l2reg._validation import check_model
+from keras_l2reg._validation import check_is_model
 from keras_l2reg.weights import Weight, find_weights, inner_model, listed
 
 
@@ -87,7 +87,7 @@ def attach(
     >>> len(attach(model, 0.01, multipliers={"dense*": 0.1}).losses)
     2
     """
-    check_model(model)
+    check_is_model(model)
     if inner_model(model) is not model:
         raise ValueError(
             "Expected a model that is not wrapped: an `L2AllWeights` has its own "
@@ -162,7 +162,7 @@ def detach(model: keras.Model) -> keras.Model:
     ... # doctest: +ELLIPSIS
     <...L1 object at ...>
     """
-    check_model(model)
+    check_is_model(model)
     if inner_model(model) is not model:
         raise ValueError(
             "Expected a model that `attach` was called on. "

@@ -259,7 +259,7 @@ class L2Scheduler(_AddsToLogs):
                 f"changed while it trains. Received: {type(model).__name__}; train "
                 "`L2AllWeights(model, l2)` instead"
             )
-        model.l2  # noqa: B018 - raises where the wrapper has no live strength
+        model._require_strength()
         super().set_model(model)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:

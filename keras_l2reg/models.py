@@ -278,7 +278,7 @@ class L2AllWeights(SplitLossModel):
     def get_config(self) -> dict[str, Any]:
         state, weights = self._wrapper_state, find_weights(self)
         with temporary_regularizers(configs_without(state.attachment, weights)):
-            model = keras.saving.serialize_keras_object(self.wrapped_model)
+            model: Any = keras.saving.serialize_keras_object(self.wrapped_model)
         # Only the wrapper's compilation counts; the inner model's loss may not load.
         model.pop("compile_config", None)
         outcome = outcome_of(state.attachment, weights) if state.is_complete else None

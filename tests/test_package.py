@@ -48,7 +48,7 @@ def test_the_contributors_guide_names_every_module():
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*.py")
         # What is said of these packages as a whole is enough.
-        if path.parent.name not in ("_testing", "_cli", "backends")
+        if path.parent.name not in ("_testing", "backends")
         and (path.name != "__init__.py" or path.parent == folder)
     )
 

@@ -18,7 +18,7 @@ from keras_l2reg import _keras
 from keras_l2reg._audit.facts import ModelFacts
 from keras_l2reg._audit.findings import Finding, Findings, Severity
 from keras_l2reg._audit.rules import RULES
-from keras_l2reg._validation import as_number, check_model
+from keras_l2reg._validation import as_number, check_is_model
 
 _SEVERITIES = get_args(Severity)
 
@@ -67,7 +67,7 @@ def audit(
         van Laarhoven, [L2 Regularization versus Batch and Weight Normalization](
         https://arxiv.org/abs/1706.05350), 2017.
     """
-    check_model(model)
+    check_is_model(model)
     share = _check_share(max_share)
     _check_batch(model, x, y)
     _check_idle(model)

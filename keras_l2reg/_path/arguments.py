@@ -13,8 +13,12 @@ from typing import Any, Literal
 import keras
 
 from keras_l2reg._path.grid import L2Grid
-from keras_l2reg._validation import as_number, check_integer, check_number
-from keras_l2reg._validation import check_model as check_is_model
+from keras_l2reg._validation import (
+    as_number,
+    check_integer,
+    check_is_model,
+    check_number,
+)
 from keras_l2reg.attachment import is_attached
 from keras_l2reg.models import L2AllWeights
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_l2reg._cli.load_errors import reason_of
+from keras_l2reg._load_errors import reason_of
 from keras_l2reg._selection import select_weights
 from keras_l2reg.attachment import attach
 from keras_l2reg.models import L2AllWeights
