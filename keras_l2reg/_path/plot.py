@@ -4,15 +4,16 @@ import math
 from typing import TYPE_CHECKING
 
 from keras_l2reg._figures import LEGEND_ABOVE, new_figure
-from keras_l2reg._path.result import L2Path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
+    from keras_l2reg._path.result import L2Path
+
 
 def plot_path(
-    path: L2Path, figure: "Figure | SubFigure | None" = None
+    path: "L2Path", figure: "Figure | SubFigure | None" = None
 ) -> "Figure | SubFigure":
     """Plot the validation loss and metrics of a path against the strength.
 
@@ -71,7 +72,7 @@ def plot_path(
     return figure
 
 
-def _drawn_keys(path: L2Path) -> list[str]:
+def _drawn_keys(path: "L2Path") -> list[str]:
     """The monitored metric, then the other metrics on the validation data."""
     record = path.records[0]
     measured = [key for key in record if f"{key}_se" in record]
@@ -83,7 +84,7 @@ def _drawn_keys(path: L2Path) -> list[str]:
     return [*dict.fromkeys([path.monitor, *metrics])]
 
 
-def _draw_metric(path: L2Path, key: str, ax: "Axes") -> None:
+def _draw_metric(path: "L2Path", key: str, ax: "Axes") -> None:
     finite = [r for r in path.records if math.isfinite(r[key])]
     others = [r for r in path.records if not math.isfinite(r[key])]
     repeats = max(r["repeats"] for r in path.records)
@@ -123,7 +124,7 @@ def _unit(key: str) -> str:
     return "\n(share, 0 to 1)" if key.endswith("accuracy") else ""
 
 
-def _mark_strengths(path: L2Path, ax: "Axes") -> None:
+def _mark_strengths(path: "L2Path", ax: "Axes") -> None:
     names: dict[float, list[str]] = {}
     for name in ("best", "one_standard_error"):
         if record := getattr(path, name):
@@ -133,7 +134,7 @@ def _mark_strengths(path: L2Path, ax: "Axes") -> None:
         ax.axvline(l2, color="tab:blue", linestyle=style, zorder=1, label=label)
 
 
-def _scale_strengths(path: L2Path, ax: "Axes") -> None:
+def _scale_strengths(path: "L2Path", ax: "Axes") -> None:
     strengths = [r["l2"] for r in path.records]
     positive = [l2 for l2 in strengths if l2 > 0] or [1.0]
     low, high = min(positive), max(positive)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from keras_l2reg._io import write_atomically
+from keras_l2reg._path.plot import plot_path
 from keras_l2reg._path.runs import OWN_KEYS, Run
 from keras_l2reg._tables import Table
 
@@ -144,8 +145,6 @@ class L2Path:
         Raises:
             ImportError: matplotlib is missing: `pip install 'keras_l2reg[plot]'`.
         """
-        from keras_l2reg.plotting import plot_path
-
         return plot_path(self, **arguments)
 
     def __repr__(self) -> str:
