@@ -32,8 +32,9 @@ _REFUSED = {
     "initial_epoch": "each run begins at epoch 0; set its length by `epochs`",
 }
 
-# Arguments of `l2_path` that `fit` does not have, to suggest where one is misspelled.
-_OF_PATH = {
+# Arguments of `l2_path` that `fit` does not have, to suggest where one is misspelled;
+# the signature stands in a module that imports this one.
+OF_PATH = {
     "l2",
     "warm",
     "repeats",
@@ -195,7 +196,7 @@ def check_fit_arguments(given: Mapping[str, Any]) -> None:
                 f"Received: {name}={given[name]!r}"
             )
     of_fit = {*inspect.signature(keras.Model.fit).parameters} - {"self", *_REFUSED}
-    known = of_fit | _OF_PATH
+    known = of_fit | OF_PATH
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
