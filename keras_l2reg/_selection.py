@@ -261,7 +261,8 @@ def _hints(
     if isinstance(pattern, str) and not weights:
         names = [weight.name for weight in find_weights(model)]
         hints.append(
-            f"a glob must match a whole weight name: {_suggested_glob(pattern, names)}"
+            "a glob must match a whole weight name, so write "
+            f"{_suggested_glob(pattern, names)}"
         )
     quantized = _quantized_layers(model)
     if quantized:

@@ -216,7 +216,8 @@ RULES = (
         code="frozen",
         severity="info",
         summary="a frozen weight's penalty is not part of the loss",
-        message="The weight is frozen, so Keras leaves its penalty out of the loss.",
+        message="The weight is frozen, so that Keras leaves its penalty out of the "
+        "loss.",
         fix="Nothing, if it is meant to be frozen. Otherwise set trainable=True and "
         "compile again.",
         find=coverage.frozen,
@@ -225,7 +226,7 @@ RULES = (
         code="coupled-adaptive",
         severity="info",
         summary="L2 with an adaptive optimizer such as Adam is not weight decay",
-        message="An adaptive optimizer rescales the gradient of the penalty, so L2 "
+        message="An adaptive optimizer rescales the penalty's gradient, so that L2 "
         "does not act as weight decay (Loshchilov & Hutter, 2019).",
         fix="For weight decay, use AdamW (or weight_decay=...) instead of the penalty.",
         find=decay.coupled_adaptive,

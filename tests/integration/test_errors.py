@@ -399,7 +399,7 @@ ADVICE = {
     "layers_upper_case": (
         lambda m: attach(m, layers="HEAD/*"),
         dense_model,
-        "'head/kernel', with its upper and lower case",
+        "'head/kernel', in this upper and lower case",
     ),
     "layers_misspelt": (
         lambda m: attach(m, layers="hed/kernel"),

@@ -151,7 +151,7 @@ def test_empty_data_are_refused_before_anything_is_changed(kind, part, wrap):
     model = network(0.7)
     model = compiled(L2AllWeights(model, existing="replace") if wrap else model)
     before, config = model.get_weights(), model.get_config()
-    with pytest.raises(ValueError, match=f"(?s)at least one .*`{part}`.*look at how"):
+    with pytest.raises(ValueError, match=f"(?s)at least one .*`{part}`.*check how"):
         path_of(model, **arguments)
     assert not model.optimizer.built
     assert model.get_config() == config
