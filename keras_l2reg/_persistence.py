@@ -111,7 +111,7 @@ def same_regularizer(a: Any, b: Any) -> bool:
 
 @contextlib.contextmanager
 def temporary_regularizers(settings: Iterable[Setting]) -> Iterator[list[Setting]]:
-    """In this context, layer attributes hold other regularizers than before and after.
+    """Temporarily set layer attributes to other regularizers.
 
     Args:
         settings: Iterable of `(layer, attribute name, regularizer)`.
@@ -142,7 +142,7 @@ def temporary_regularizers(settings: Iterable[Setting]) -> Iterator[list[Setting
             setattr(layer, attribute, value)
 
 
-def warn_of_builtin_limits(model: keras.Model, weights: Iterable[Weight]) -> None:
+def warn_about_builtin_limits(model: keras.Model, weights: Iterable[Weight]) -> None:
     """Warn about what is lost if built-in regularizers replace this package's."""
     lost = lost_on_save(model)
     if lost:
@@ -166,7 +166,7 @@ def warn_of_builtin_limits(model: keras.Model, weights: Iterable[Weight]) -> Non
         )
 
 
-def warn_of_lost_lora(
+def warn_about_lost_lora(
     model: keras.Model, penalized: Iterable[str], weights: Iterable[Weight]
 ) -> None:
     """Warn if LoRA kernels have a penalty, but will not exist after loading.

@@ -87,12 +87,12 @@ def plan_attachment(
     regularizer_of = regularizer_for(regularizer)
     choices, kept = [], []
     for weight, factor in select_weights(model, **rule):
-        present = regularizer_without(weight, model)
-        if present is not None and existing in (None, "keep"):
+        current = regularizer_without(weight, model)
+        if current is not None and existing in (None, "keep"):
             kept.append(weight.name)
             continue
         new, adds = regularizer_of(weight, factor), existing == "add"
-        total = Sum([present, new]) if adds and present is not None else new
+        total = Sum([current, new]) if adds and current is not None else new
         _check_applies(total, weight)
         choices.append(Choice(weight, factor, adds))
     if not choices:

@@ -22,8 +22,8 @@ from keras_l2reg._live_strength import Strengths, check_representable, regulariz
 from keras_l2reg._loss_split import SplitLossModel, check_logged_names
 from keras_l2reg._persistence import (
     temporary_regularizers,
-    warn_of_builtin_limits,
-    warn_of_lost_lora,
+    warn_about_builtin_limits,
+    warn_about_lost_lora,
 )
 from keras_l2reg._plan import (
     Plan,
@@ -268,7 +268,7 @@ class L2AllWeights(SplitLossModel):
             _ledger.remove([attachment])
         else:
             _ledger.make_permanent(attachment, weights, builtin_converter())
-            warn_of_builtin_limits(model, weights)
+            warn_about_builtin_limits(model, weights)
         if self.compiled:
             model.compile(**_keras.compile_arguments(self))
         return model
@@ -282,7 +282,9 @@ class L2AllWeights(SplitLossModel):
         # Only the wrapper's compile config is used; the inner model's may not load.
         model.pop("compile_config", None)
         outcome = outcome_of(state.attachment, weights) if state.is_complete else None
-        warn_of_lost_lora(self.wrapped_model, penalized_names(outcome or []), weights)
+        warn_about_lost_lora(
+            self.wrapped_model, penalized_names(outcome or []), weights
+        )
         rule = {**state.rule, "existing": state.existing}
         return {
             "name": self.name,

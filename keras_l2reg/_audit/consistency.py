@@ -1,4 +1,4 @@
-"""Rules about penalties that differ between the places that hold them.
+"""Rules about penalties that differ between the places where they are stored.
 
 A penalty is stored in three places: the layer's attribute (saved with the model), the
 weight's `regularizer` (in `model.losses`) and the compiled step (trained with).

@@ -1,8 +1,8 @@
 """How the loss terms of a model respond when its weights or its data change.
 
 Two terms with equal values need not be the same term: a regularizer that clips small
-values, for instance, gives equal penalties for different weights. Terms that stay equal
-when the weights change are taken to be the same.
+values, for instance, may return the same penalty for different weights. Terms that stay
+equal when the weights change are taken to be the same.
 
 Nothing is assigned to the model: the changed values replace the weights only while a
 term is computed.

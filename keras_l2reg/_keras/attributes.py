@@ -51,7 +51,7 @@ def _is_readable(layer, attribute):
     return True
 
 
-def unbuilt_names(layer: keras.layers.Layer, present: Collection[str]) -> list[str]:
+def unbuilt_names(layer: keras.layers.Layer, existing: Collection[str]) -> list[str]:
     """Names of the weights that an unbuilt layer will create, by its attributes."""
     stems = [
         attribute.strip("_").removesuffix("_regularizer")
@@ -62,4 +62,4 @@ def unbuilt_names(layer: keras.layers.Layer, present: Collection[str]) -> list[s
     names = [by_attribute.get(f"{stem}_regularizer", stem) for stem in stems]
     if isinstance(layer, _DEPTHWISE_CONV):
         names = ["kernel" if n == "depthwise_kernel" else n for n in names]
-    return [n for n in names if n not in {"activity", *present}]
+    return [n for n in names if n not in {"activity", *existing}]

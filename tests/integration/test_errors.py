@@ -598,7 +598,7 @@ ADVICE = {
     "check_model_no_inputs": (
         lambda m: check_model(OwnTrainStep),
         dense_model,
-        "give arrays of shape (batch, ...)",
+        "pass arrays of shape (batch, ...)",
     ),
     "check_model_batch_of_one": (
         lambda m: check_model(dense_model, np.ones((1, 4))),

@@ -61,7 +61,7 @@ def no_strength():
         (None, {"monitor": "val_los_loss"}, ValueError, "val_data_loss"),
         (None, {"monitor": 3}, TypeError, "monitor=3"),
         (None, {"validation_split": 0.1}, TypeError, r"validation_data=\(x\[n:\]"),
-        (None, {"initial_epoch": 2}, TypeError, "by `epochs`"),
+        (None, {"initial_epoch": 2}, TypeError, "with `epochs`"),
         (None, {"epoch": 3}, TypeError, "did you mean `epochs`"),
         (None, {"repeat": 3}, TypeError, "did you mean `repeats`"),
         (None, {"rich": 3}, TypeError, "rich=3$"),
@@ -70,7 +70,7 @@ def no_strength():
             None,
             {"sample_weight": np.ones(24), "class_weight": {0: 2.0}},
             ValueError,
-            "Received both",
+            "Received: both",
         ),
     ],
 )
