@@ -10,7 +10,7 @@
 >>> wrapped.l2 = 0.003  # applies to the next step, without retracing
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -164,7 +164,7 @@ class L2AllWeights(SplitLossModel):
         state.is_complete = _keras.is_built_throughout(model)
         self._attach(find_weights(model), plan)
 
-    def call(self, *args, **kwargs):
+    def call(self, *args: Any, **kwargs: Any) -> Any:
         outputs = super().call(*args, **kwargs)
         state = self._wrapper_state
         if not state.is_complete:
@@ -303,7 +303,9 @@ class L2AllWeights(SplitLossModel):
         return {"regularizer": keras.regularizers.serialize(regularizer)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> "L2AllWeights":
         config = dict(config)
         model = keras.saving.deserialize_keras_object(
             config.pop("model"), custom_objects=custom_objects
@@ -318,11 +320,11 @@ class L2AllWeights(SplitLossModel):
         rule = rule_from_config(model, rule, custom_objects)
         return cls(model, **config, **rule, _saved=saved)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         if self._strength is not None:
             store["0"] = ops.convert_to_numpy(self._strength)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         # The file of a bare model has no strength; then the current one stays.
         if self._strength is not None and "0" in store.keys():  # noqa: SIM118
             self._strength.assign(store["0"])

@@ -328,6 +328,7 @@ def test_help_and_usage_errors_do_not_import_keras(arguments, code):
     assert not modules & {"keras", "tensorflow", "numpy", "rich"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_failure_to_write_is_an_error(saved):
     with open("/dev/full", "w") as full:

@@ -329,18 +329,12 @@ def test_error_of_an_unbuilt_model_says_to_build_it():
         select_weights(MODELS["custom_bare_weight_unbuilt"].build(), layers="bare/*")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer")
 @pytest.mark.parametrize(
-    "rule",
-    [
-        {"layers": "*/kernel"},
-        *(
-            pytest.param(rule, marks=pytest.mark.slow)
-            for rule in ({}, {"biases": True, "layers": "*/kernel"})
-        ),
-    ],
+    "rule", [{}, {"layers": "*/kernel"}, {"biases": True, "layers": "*/kernel"}]
 )
-@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_error_of_a_quantized_model_mentions_quantization(mode, rule):
     model = two_layers()
     model.quantize(mode)

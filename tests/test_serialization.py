@@ -113,8 +113,8 @@ CHANGES = [
     attached_beside,
     b_frozen,
 ]
-# Keras takes seconds to quantize; a plain run quantizes only one of the two layers.
-SLOW = (quantized, quantized_to_4_bits)
+# Keras takes seconds to quantize.
+SLOW = (quantized, quantized_to_4_bits, a_quantized)
 RULES = {
     "plain": {},
     "layers": {"layers": "a/*"},

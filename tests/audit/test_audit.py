@@ -123,12 +123,9 @@ class AuditEveryStep(keras.callbacks.Callback):
     on_epoch_end = on_train_end = audit_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "wrap",
-    [
-        pytest.param(lambda model: model, marks=pytest.mark.slow, id="bare"),
-        pytest.param(wrap_and_replace, id="wrapped"),
-    ],
+    "wrap", [lambda model: model, wrap_and_replace], ids=["bare", "wrapped"]
 )
 def test_audit_in_a_callback_does_not_affect_fit(wrap):
     def train(*callbacks):

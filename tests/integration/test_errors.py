@@ -34,6 +34,7 @@ from keras_l2reg.attachment import as_regularizer
 from keras_l2reg.testing import check_model
 
 layers, regularizers = keras.layers, keras.regularizers
+pytestmark = pytest.mark.filterwarnings("ignore:These weights already have a penalty")
 NAN, INF = float("nan"), float("inf")
 
 

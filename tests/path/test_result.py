@@ -82,9 +82,8 @@ def test_on_a_full_disk_to_csv_keeps_the_old_file(tmp_path):
 def test_plot_passes_its_arguments_to_plot_path(monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "keras_l2reg.plotting.plot_path",
+        "keras_l2reg._path.result.plot_path",
         lambda path, figure=None: calls.append((path, figure)),
-        raising=False,
     )
     path = made_up(LOSSES)
     path.plot(figure="here")
