@@ -1,7 +1,7 @@
-"""The measuring: one question, one backend, one process (called by run.py).
+"""The measurements: one question, one backend, one process (called by run.py).
 
-Each answer is a nested dict whose leaves are lists, one figure per round: seconds, if
-nothing else is said. report.py makes medians and ratios of them.
+Each answer is a nested dict whose leaves are lists with one value per round, in seconds
+unless stated otherwise. report.py computes medians and ratios of them.
 """
 
 import argparse
@@ -39,18 +39,18 @@ def main():
 
 
 def interleaved(rivals, rounds):
-    """What each rival returns in each round, in random order within a round."""
+    """The results of each rival, one per round, in random order within a round."""
     for run in rivals.values():
         run()  # traces and warms up
-    seconds = {name: [] for name in rivals}
+    results = {name: [] for name in rivals}
     for _ in range(rounds):
         for name in random.sample(list(rivals), len(rivals)):
-            seconds[name].append(rivals[name]())
-    return seconds
+            results[name].append(rivals[name]())
+    return results
 
 
 def timed(run):
-    """`run`, but it returns the seconds that it takes."""
+    """A function that calls `run` and returns the seconds it takes."""
 
     def seconds():
         start = time.perf_counter()
@@ -61,7 +61,7 @@ def timed(run):
 
 
 def epoch(model, shape, batch, steps, decay=None):
-    """A function of callbacks that trains `model` for so many steps."""
+    """A function of callbacks that trains `model` for an epoch of `steps` steps."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch * steps, *shape)).astype("float32")
     y = rng.normal(size=(batch * steps, *model.output_shape[1:])).astype("float32")
@@ -75,7 +75,7 @@ def epoch(model, shape, batch, steps, decay=None):
 
 
 class StepTimer(keras.callbacks.Callback):
-    """When each step of an epoch began; the one before it was done by then."""
+    """Records when each step of an epoch began, after the previous one was finished."""
 
     def on_train_begin(self, logs=None):
         self.begins = []
@@ -84,13 +84,13 @@ class StepTimer(keras.callbacks.Callback):
         self.begins.append(time.perf_counter())
 
     def on_train_batch_end(self, batch, logs=None):
-        float(logs["loss"])  # as a progress bar does; JAX runs ahead otherwise
+        float(logs["loss"])  # waits for the step, as a progress bar does
 
 
 def one_step(model, shape, batch, steps, decay=None):
     """A function that trains `model` and returns the seconds of its median step.
 
-    The median leaves out the start of the epoch and what else the machine did.
+    The median excludes the start of the epoch and other load of the machine.
     """
     timer = StepTimer()
     run = epoch(model, shape, batch, steps, decay)
@@ -103,7 +103,7 @@ def one_step(model, shape, batch, steps, decay=None):
 
 
 def step(quick, rounds):
-    """A step of each network under each rival."""
+    """A step of each network with each rival."""
     networks = dict(list(NETWORKS.items())[:2]) if quick else NETWORKS
     answer = {}
     for name, (build, shape, batch, steps) in networks.items():
@@ -112,7 +112,7 @@ def step(quick, rounds):
             model, decay = make(build)
             steps = 4 if quick else steps
             rivals[rival] = one_step(model, shape, batch, steps, decay)
-        # Half the rounds where a step takes a second.
+        # Half the rounds, since a step takes a second.
         is_slow = name.startswith("ResNet")
         answer[name] = interleaved(rivals, rounds // 2 if is_slow else rounds)
         keras.backend.clear_session()
@@ -120,13 +120,13 @@ def step(quick, rounds):
 
 
 def memory(quick, rounds):
-    """What the forward pass of the penalty takes, over the size of the weight."""
+    """Memory for the forward pass of the penalty, relative to that of the weight."""
     side = 1024 if quick else 8192
     variable = keras.Variable(np.ones((side, side), "float32"))
     penalty = L2(1e-4)
     size = side * side * 4
     return {
-        name: [most_taken_by(compiled_call(rival, variable)) / size]
+        name: [peak_memory(compiled_call(rival, variable)) / size]
         for name, rival in {
             "L2": penalty,
             "keras.regularizers.L2": keras.regularizers.L2(1e-4),
@@ -134,10 +134,10 @@ def memory(quick, rounds):
     }
 
 
-def most_taken_by(call):
-    """Bytes by which the memory of this process (on Linux) rises within `call`."""
-    call()  # compiles, which takes memory of its own
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+def peak_memory(call):
+    """Bytes that this process (on Linux) allocates at most during `call`."""
+    call()  # compiles, which also takes memory
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = memory_of("VmRSS")
     call()
     return max(memory_of("VmHWM") - before, 0)
@@ -171,7 +171,7 @@ def compiled_call(function, variable):
 
 
 class BlockTimer(keras.callbacks.Callback):
-    """When each block of ten steps began, and when the training ended."""
+    """Records when each block of ten steps began, and when the training ended."""
 
     def on_train_begin(self, logs=None):
         self.begins = []
@@ -185,33 +185,32 @@ class BlockTimer(keras.callbacks.Callback):
 
 
 def one_epoch(run, callbacks):
-    """A function that returns the seconds of `run(*callbacks)`, without hiccups.
+    """A function that returns the seconds of `run(*callbacks)`, without outliers.
 
-    From the first step to the training's end, with the callbacks' work there. Before
-    and after, `fit` copies the data and gives the copy back, which takes the machine
-    now a tenth of the epoch and now half. A block of ten steps counts as the median
-    one does.
+    From the first step to the end of the training, including the callbacks. Before and
+    after that, `fit` copies the data and frees the copy, which takes between a tenth
+    and half of the epoch. Each block of ten steps counts as the median block.
     """
     timer = BlockTimer()
 
     def seconds():
         run(*callbacks, timer)
         blocks = np.diff(timer.begins)
-        hiccups = blocks.sum() - len(blocks) * np.median(blocks)
-        return float(timer.ended - timer.begins[0] - hiccups)
+        outliers = blocks.sum() - len(blocks) * np.median(blocks)
+        return float(timer.ended - timer.begins[0] - outliers)
 
     return seconds
 
 
 class FloatLoss(keras.callbacks.Callback):
-    """The naive way: look at every penalty after every batch."""
+    """The naive way: read every penalty after every batch."""
 
     def on_train_batch_end(self, batch, logs=None):
         self.seen = [float(loss) for loss in self.model.losses]
 
 
 def watching(quick, rounds):
-    """An epoch of one model under each watcher."""
+    """An epoch of a model with each kind of monitoring."""
     answer = {}
     names = ["seed 784-1024-10"] + ["ResNet50 at 64x64"] * (not quick)
     for name in names:
@@ -236,8 +235,8 @@ def watching(quick, rounds):
 
 
 def attaching(quick, rounds):
-    """Attaching to NASNetMobile and to ever deeper networks."""
-    sys.setrecursionlimit(100_000)  # Keras goes through a network layer by layer
+    """Attaching to NASNetMobile and to networks of increasing depth."""
+    sys.setrecursionlimit(100_000)  # Keras traverses a network recursively
     models = {
         f"{count} layers": dense_network([4] * (count + 1))
         for count in ([10, 30, 100] if quick else [10, 30, 100, 300, 1000, 3000])
@@ -252,7 +251,7 @@ def attaching(quick, rounds):
 
 
 def path(quick, rounds):
-    """12 strengths x 3 epochs: `l2_path` against two ways to do without it."""
+    """12 strengths x 3 epochs: `l2_path` and two alternatives."""
     from keras_l2reg import l2_path
 
     strengths = np.geomspace(1e-5, 1e-2, 3 if quick else 12).tolist()
@@ -280,7 +279,7 @@ def path(quick, rounds):
     try:
         import keras_tuner
     except ImportError:
-        print("path: KerasTuner is not installed, left out")
+        print("path: skipped KerasTuner, which is not installed")
         return interleaved(rivals, rounds)
 
     def tuner():
@@ -298,7 +297,7 @@ def path(quick, rounds):
 
 
 def growth(quick, rounds):
-    """A step with one kernel of ever more weights, and one read of that memory."""
+    """A step with one kernel of increasing size, and one read of that memory."""
     answer = {}
     for side in [316, 1000] if quick else [316, 1000, 3162, 10000]:
         rivals = {}

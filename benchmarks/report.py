@@ -1,4 +1,4 @@
-"""Tables and the picture of what run.py measured."""
+"""Tables and a plot of the results of run.py."""
 
 import statistics
 
@@ -18,7 +18,7 @@ def show(results):
             console.print(TABLES[question](mode, answer))
 
 
-# --------------------------------------------------------------------- figures
+# ------------------------------------------------------------------ statistics
 
 
 def quartiles(values):
@@ -29,7 +29,7 @@ def quartiles(values):
 
 
 def differences(one, other):
-    """Round by round, so that what slows a round down slows both."""
+    """Round by round, so that a slow round affects both."""
     return [a - b for a, b in zip(one, other, strict=True)]
 
 
@@ -38,9 +38,9 @@ def ratios(one, other):
 
 
 def added_of_keras(rounds, rival):
-    """What the rival adds to the bare step, over the median that Keras' L2 adds.
+    """The time a rival adds to the bare step, relative to the median for Keras' L2.
 
-    `None` where that is not told from nothing: its lower quartile is not above 0.
+    `None` if the latter is lost in the noise: its lower quartile is not above 0.
     """
     low, keras_adds, _ = quartiles(differences(rounds[KERAS], rounds[BARE]))
     if low <= 0:
@@ -50,7 +50,7 @@ def added_of_keras(rounds, rival):
 
 
 def loss_split(rounds):
-    """What the wrapper adds to `attach`, over the bare step."""
+    """The time the wrapper adds to `attach`, relative to the bare step."""
     return quartiles(ratios(differences(rounds[OURS], rounds["attach"]), rounds[BARE]))
 
 
@@ -64,10 +64,10 @@ def table(title, *columns):
     return made
 
 
-def spread(figures, unit=1.0, digits=3):
-    if figures is None:
+def spread(values, unit=1.0, digits=3):
+    if values is None:
         return "noise"
-    low, median, high = (f"{unit * figure:.{digits}g}" for figure in figures)
+    low, median, high = (f"{unit * value:.{digits}g}" for value in values)
     return f"{median} ({low} to {high})"
 
 
@@ -146,7 +146,7 @@ TABLES = {
 }
 
 
-# --------------------------------------------------------------------- picture
+# ------------------------------------------------------------------------ plot
 
 
 def draw(results, path):
@@ -173,8 +173,8 @@ def step_panel(axes, by_mode):
     ]
     for number, (rival, shade) in enumerate(rivals.items()):
         places = [row + 0.27 * (number - 1) for row in range(len(rows))]
-        figures = [added_of_keras(rounds, rival) or [0, 0, 0] for _, rounds in rows]
-        low, median, high = zip(*figures, strict=True)
+        added = [added_of_keras(rounds, rival) or [0, 0, 0] for _, rounds in rows]
+        low, median, high = zip(*added, strict=True)
         errors = [
             [max(m - x, 0) for m, x in zip(median, low, strict=True)],
             [max(x - m, 0) for m, x in zip(median, high, strict=True)],
@@ -211,7 +211,7 @@ def growth_panel(axes, by_mode):
             int(count): 1e3 * statistics.median(differences(rounds[OURS], rounds[BARE]))
             for count, rounds in answer.items()
         }
-        # A logarithmic axis has no place for what is lost in the noise.
+        # A logarithmic axis can't show differences below 0, which are noise.
         added = {count: ms for count, ms in added.items() if ms > 0}
         axes.loglog(list(added), list(added.values()), styles[mode], label=mode)
     read = {

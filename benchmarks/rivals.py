@@ -1,4 +1,4 @@
-"""The networks of the questions, and the rivals: ways to penalize all their weights."""
+"""The networks to measure, and the rivals: ways to penalize all their weights."""
 
 import keras
 

@@ -1,17 +1,16 @@
-"""What a penalty costs: five questions, each answered by ratios within one run.
+"""The cost of a penalty: six questions, each answered by ratios within one run.
 
     python benchmarks/run.py            # all; about an hour on 2 cores
-    python benchmarks/run.py --quick    # tiny sizes, only to see that it works
+    python benchmarks/run.py --quick    # tiny sizes, only to check that it works
     python benchmarks/run.py --only step --backends tensorflow
 
-Every figure is a median over rounds, with quartiles; within a round the rivals run
-one after the other in random order, so that whatever else the machine does falls on
-all of them. The rounds come from several processes, since where memory lies and which
-thread takes what differs from one to the next. Every round is written to results.json,
-and drawn in results.png, beside this file; with --only or --backends the other answers
-of this machine are kept.
+Every value is a median over rounds, with quartiles; within a round the rivals run in
+random order, so that other load of the machine affects all of them. The rounds come
+from several processes, since memory layout and thread scheduling differ between
+processes. Every round is written to results.json, and plotted in results.png, beside
+this file; with --only or --backends, the other answers from this machine are kept.
 
-Needs the extras `examples`, `jax`, `torch`; the path's rivals need `keras-tuner`.
+Needs the extras `examples`, `jax` and `torch`; the question `path` uses `keras-tuner`.
 """
 
 import argparse
@@ -41,7 +40,7 @@ QUESTIONS = {
     "growth": 3,
 }
 PROCESSES = 3
-# Where the answer hardly depends on the backend, TensorFlow answers alone.
+# Answers that hardly depend on the backend are measured on TensorFlow only.
 TENSORFLOW_ONLY = ("watching", "attach", "path")
 
 
@@ -63,7 +62,7 @@ def main():
     for question in args.only:
         for mode in args.backends:
             if not importlib.util.find_spec(MODES[mode]["KERAS_BACKEND"]):
-                print(f"{question}, {mode}: left out, not installed")
+                print(f"{question}, {mode}: skipped, not installed")
             elif question not in TENSORFLOW_ONLY or mode == "tensorflow":
                 processes = 1 if args.quick else args.processes
                 answer = ask(question, mode, args.quick, processes)
@@ -77,13 +76,13 @@ def main():
 
 
 def earlier(file):
-    """What was measured before, if it was on this machine."""
+    """The earlier results, if they are from this machine."""
     found = json.loads(file.read_text()) if file.exists() else {}
     return found if found.get("machine") == machine() else {"answers": {}}
 
 
 def ask(question, mode, quick, processes):
-    """One question in processes of its own, which have the machine to themselves."""
+    """The answer to one question, from separate processes that run one by one."""
     answers = []
     for _ in range(processes):
         with tempfile.TemporaryDirectory() as folder:
@@ -97,10 +96,10 @@ def ask(question, mode, quick, processes):
 
 
 def pooled(answers):
-    """Nested dicts of lists, all alike, as one with the lists put together."""
+    """Nested dicts of the same structure as one, with their lists concatenated."""
     first = answers[0]
     if isinstance(first, list):
-        return [figure for answer in answers for figure in answer]
+        return [value for answer in answers for value in answer]
     return {key: pooled([answer[key] for answer in answers]) for key in first}
 
 

@@ -1,9 +1,9 @@
-"""L2AllWeights in a training loop of your own, on TensorFlow, JAX or torch.
+"""L2AllWeights in a custom training loop, on TensorFlow, JAX or torch.
 
     KERAS_BACKEND=jax python examples/custom_loop.py
 
-In each loop the penalty is `sum(model.losses)`, one term per kernel. Halfway the
-strength is halved, live: the compiled step reads it as a weight of the model.
+In each loop the penalty is `sum(model.losses)`, one term per kernel. Halfway through,
+the strength is halved without retracing: the compiled step reads it from a variable.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def jax_step(model):
 
     def step(x, y):
         # The strength is among the non-trainable variables, so it is an argument of
-        # the compiled step and not a constant in it.
+        # the compiled step, not a constant in it.
         groups = model.trainable_variables, model.non_trainable_variables
         state = [[v.value for v in g] for g in (*groups, optimizer.variables)]
         *state, data_loss, penalty = compiled(*state, x, y)

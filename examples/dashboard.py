@@ -1,12 +1,12 @@
-"""The penalty in TensorBoard: train, read the event files back, take a picture.
+"""The penalty in TensorBoard: train, check the event files, take a screenshot.
 
     python examples/dashboard.py
     python examples/dashboard.py --logs logs && tensorboard --logdir logs
 
 Trains a small network with `PenaltyLogger` and a strength that rises over the first
-half, `TensorBoard` behind both. Prints what the event files hold, which must be what
-`fit` returned; then serves the page on loopback, opens it in headless Chromium, and
-saves how it looks. Without Chromium the picture is left out.
+half, with `TensorBoard` after both callbacks. Prints the contents of the event files,
+which must match the history of `fit`; then serves the page on loopback, opens it in
+headless Chromium, and saves a screenshot. Without Chromium, there is no screenshot.
 """
 
 import argparse
@@ -31,7 +31,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # The scalars page, unsmoothed, with these charts only.
 PAGE = "#scalars&_smoothingWeight=0&tagFilter=%5Eepoch_(penalty%7Cdata_loss%7Cl2)"
 WINDOW = (1480, 760)
-LINES = (255, 112, 67)  # the page's colour for the run `train`
+LINES = (255, 112, 67)  # the color of the run `train`
 
 
 def main():
@@ -40,7 +40,9 @@ def main():
     )
     parser.add_argument("--epochs", type=int, default=20, help="%(default)s")
     parser.add_argument("--l2", type=float, default=1e-3, help="%(default)s")
-    parser.add_argument("--logs", metavar="DIR", help="keep them; a new directory")
+    parser.add_argument(
+        "--logs", metavar="DIR", help="a new directory to keep the logs in"
+    )
     parser.add_argument("--picture", metavar="FILE", default="tensorboard.png")
     parser.add_argument("--quick", action="store_true", help="a few steps, for CI")
     args = parser.parse_args()
@@ -49,7 +51,7 @@ def main():
     if args.logs and Path(args.logs).exists():
         sys.exit(f"Expected a new directory for the logs. Received: {args.logs}")
     try:
-        import tensorboard  # noqa: F401 - neither Keras nor TensorFlow brings it
+        import tensorboard  # noqa: F401 - not a dependency of Keras or TensorFlow
     except ImportError:
         sys.exit("This needs TensorBoard: pip install 'keras_l2reg[examples]'")
 
@@ -58,14 +60,14 @@ def main():
         compare(train(args.epochs, args.l2, logs), logs)
         browser = next(filter(None, map(shutil.which, BROWSERS)), None)
         if browser is None:
-            print(f"Picture: left out, found none of {', '.join(BROWSERS)}")
+            print(f"Picture: skipped, found none of {', '.join(BROWSERS)}")
             return
         take_picture(browser, serve(logs) + PAGE, args.picture)
         print(f"Picture: {args.picture}")
 
 
 def train(epochs, l2, logs):
-    """Train with TensorBoard's logs; returns the history."""
+    """Train with TensorBoard logs; returns the history."""
     keras.utils.set_random_seed(0)
     glyphs = load_glyphs()
     network = keras.Sequential(
@@ -92,7 +94,7 @@ def train(epochs, l2, logs):
         callbacks=[
             PenaltyLogger(),
             L2Scheduler(lambda epoch: l2 * min(1.0, 2 * epoch / epochs)),
-            # Behind the two, whose keys it would miss.
+            # After these two, or it would miss their keys.
             keras.callbacks.TensorBoard(logs),
         ],
     )
@@ -100,15 +102,15 @@ def train(epochs, l2, logs):
 
 
 def compare(history, logs):
-    """Print first and last value of each chart; exit if they aren't the history's."""
+    """Print the first and last value of each chart; exit if the history differs."""
     charts = {run: read_charts(logs / run) for run in ("train", "validation")}
     for key, values in history.items():
         run = "validation" if key.startswith("val_") else "train"
         chart = charts[run].get("epoch_" + key.removeprefix("val_"))
         if chart != np.float32(values).tolist():
-            sys.exit(f"{key}: the event files hold {chart}, `fit` returned {values}")
+            sys.exit(f"{key}: the event files contain {chart}, `fit` returned {values}")
         print(f"{key:22} {chart[0]:8.4g} -> {chart[-1]:8.4g}")
-    print("The event files hold what `fit` returned.")
+    print("The event files match the history of `fit`.")
 
 
 def read_charts(directory):
@@ -130,7 +132,7 @@ def serve(logs):
 
     server = program.TensorBoard()
     options = ["--logdir", str(logs), "--host", "127.0.0.1", "--port", "0"]
-    # Its fast loader is a process of its own, and says so at every start.
+    # The fast loader is a separate process, and prints a message at each start.
     server.configure(argv=["tensorboard", *options, "--load_fast", "false"])
     address = server.launch()
     for _ in range(120):
@@ -138,17 +140,17 @@ def serve(logs):
             if json.load(answer).keys() >= {"train", "validation"}:
                 return address
         time.sleep(0.5)
-    sys.exit("TensorBoard did not load the logs in a minute")
+    sys.exit("TensorBoard did not load the logs within a minute")
 
 
 def take_picture(browser, page, path):
-    """Save how `page` looks; exit if it shows no chart."""
+    """Save a screenshot of `page`; exit if it shows no charts."""
     width, height = WINDOW
     with tempfile.TemporaryDirectory() as profile:
         command = [
             browser,
             "--headless",
-            "--no-sandbox",  # which refuses root; the page is our own
+            "--no-sandbox",  # the sandbox does not allow root; the page is local
             "--disable-gpu",
             "--disable-quic",
             "--no-first-run",
@@ -158,7 +160,7 @@ def take_picture(browser, page, path):
             "--hide-scrollbars",
             f"--user-data-dir={profile}",
             f"--window-size={width},{height}",
-            # The page's clock runs on, but waits for what it loads.
+            # Fast-forwards the timers of the page, but waits for its requests.
             "--virtual-time-budget=30000",
             f"--screenshot={Path(path).resolve()}",
             page,
@@ -166,7 +168,7 @@ def take_picture(browser, page, path):
         subprocess.run(command, check=True, capture_output=True, timeout=300)
     pixels = np.asarray(Image.open(path).convert("RGB"))
     if (pixels == LINES).all(axis=-1).sum() < 1000:
-        sys.exit(f"TensorBoard's page came up without its charts: see {path}")
+        sys.exit(f"The TensorBoard page has no charts: see {path}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""L2AllWeights on several devices: the penalty counts once, the numbers stay.
+"""L2AllWeights on several devices gives the same numbers as on one device.
 
-    python examples/distributed.py                  # every way that this machine can
+    python examples/distributed.py                  # every installed backend
     python examples/distributed.py --way mirrored   # one of them
 
-Each way trains the same network from the same start on one device and on several
-(here: parts of the CPU that pose as devices), and prints how far the two runs are
-apart, in loss, penalty and weights. Nothing but the extras `jax` and `torch`, for
-their ways, is needed.
+Each way trains the same network from the same initial weights on one device and on
+several (here: virtual devices on the CPU), and prints the relative distance of the two
+runs in loss, penalty and weights. Needs the extras `jax` and `torch` for the ways on
+these backends.
 """
 
 import argparse
@@ -21,7 +21,7 @@ WAYS = {
     "data-parallel": ("jax", "keras.distribution.DataParallel, 4 host devices"),
     "model-parallel": ("jax", "keras.distribution.ModelParallel, 4 host devices"),
     "processes": ("jax", "DataParallel over 2 processes, jax.distributed"),
-    "ddp": ("torch", "torch DistributedDataParallel, 2 processes, own loop"),
+    "ddp": ("torch", "torch DistributedDataParallel, 2 processes, custom loop"),
 }
 BATCH, STEPS, L2 = 32, 8, 0.01
 
@@ -48,7 +48,7 @@ def main():
         if importlib.util.find_spec(backend):
             subprocess.run([sys.executable, __file__, "--way", way], check=True)
         else:
-            print(f"{way}: left out, {backend} is not installed")
+            print(f"{way}: skipped, {backend} is not installed")
 
 
 def build():
@@ -77,12 +77,12 @@ def data():
 
 
 def half_of_each_batch(rank):
-    """The samples that process `rank` of two has to feed."""
+    """The samples for process `rank` of two."""
     return [a.reshape(STEPS, 2, BATCH // 2, -1)[:, rank] for a in data()]
 
 
 def run(model, x, y, batch=BATCH):
-    """Train, and give what is compared: the logs' numbers and the weights."""
+    """Train, and return what is compared: the history and the weights."""
     history = model.fit(x, y, batch, epochs=2, shuffle=False, verbose=0).history
     return history, model.get_weights()
 
@@ -91,14 +91,14 @@ def report(way, one, many):
     import numpy as np
 
     (logs, weights), (other_logs, other_weights) = one, many
-    apart = {key: distance(logs[key], other_logs[key]) for key in logs}
-    apart["weights"] = max(
+    distances = {key: distance(logs[key], other_logs[key]) for key in logs}
+    distances["weights"] = max(
         distance(a, b) for a, b in zip(weights, other_weights, strict=True)
     )
-    shown = ", ".join(f"{key} {value:.1e}" for key, value in apart.items())
+    shown = ", ".join(f"{key} {value:.1e}" for key, value in distances.items())
     print(f"{way} ({WAYS[way][1]}): relative distance from one device: {shown}")
-    if not np.max([*apart.values()]) <= 1e-5:
-        raise SystemExit(f"{way}: further apart than 1e-5")
+    if not np.max([*distances.values()]) <= 1e-5:
+        raise SystemExit(f"{way}: the relative distance is more than 1e-5")
 
 
 def distance(a, b):
@@ -161,7 +161,7 @@ def _jax_process(rank, port, answers):
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank)
     import keras
 
-    # Keras puts the processes' batches together, so each feeds its half.
+    # Keras concatenates the batches of the processes, so each passes its half.
     whole = keras.distribution.DataParallel(auto_shard_dataset=False)
     keras.distribution.set_distribution(whole)
     x, y = half_of_each_batch(rank)
@@ -190,8 +190,8 @@ def _torch_process(rank, port, answers):
         sums = torch.zeros(3)
         for step in range(STEPS):
             data_loss = loss_of(y[step, :, 0], parallel(x[step]))
-            # torch averages the gradients, so each process adds the whole penalty
-            # and it still counts once.
+            # torch averages the gradients, so each process adds the full penalty, and
+            # it still counts once.
             penalty = sum(model.losses)
             optimizer.zero_grad()
             (data_loss + penalty).backward()

@@ -1,16 +1,16 @@
 """Images of the letters A to J: rendered from fonts, or the notMNIST pickle.
 
 `load_glyphs` renders them from the fonts that matplotlib ships; `read_notmnist`
-reads the file that the Udacity assignment writes, whoever it may come from.
+reads the file that the Udacity assignment writes, even if it is not trusted.
 Both return a dict of float32 images in [-0.5, 0.5] and their labels 0 to 9.
 
 >>> data = load_glyphs(per_font=10)
 >>> data["x_train"].shape, data["y_train"].shape
 ((120, 28, 28), (120,))
 
-The splits share no font, not even a family: training sees DejaVu only,
-validation STIX, test Computer Modern. So a network that learned its fonts by
-heart, and not the letters, is found out.
+The splits do not share fonts, nor font families: DejaVu is for training, STIX
+for validation, and Computer Modern for test. So a network that memorizes fonts
+instead of learning letters has a low validation accuracy.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ SIDE = 28
 SPLITS = ("train", "valid", "test")
 ARRAYS = [f"{part}_{split}" for split in SPLITS for part in "xy"]
 
-# Named, not globbed: matplotlib's other fonts hold symbols in place of letters
-# (cmex10, cmsy10, STIXSiz*, STIXNonUni*), only a few (DejaVu*Display) or
+# By name, since other fonts of matplotlib have symbols in place of letters (cmex10,
+# cmsy10, STIXSiz*, STIXNonUni*), only a few letters (DejaVu*Display) or
 # placeholders (LastResort).
 TRAIN_FONTS = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique"),
@@ -58,17 +58,17 @@ def load_glyphs(
     seed=0,
     cache=True,
 ):
-    """Letters A to J in random size, place and angle, with noise on top.
+    """Render the letters A to J with random size, position, angle and noise.
 
     Args:
         train_fonts: Names of fonts that matplotlib ships, or paths of font files.
-        valid_fonts: The same for validation; no font may serve in two splits.
+        valid_fonts: The same for validation; no font may be in two splits.
         test_fonts: The same for test.
-        per_font: Images of each font, the letters in equal shares. Default 500.
+        per_font: Images of each font, balanced over the letters. Default 500.
         noise: Standard deviation of the noise on each pixel. Default 0.4.
-        seed: The same seed gives the same images. Default 0.
-        cache: True keeps the images in the user's cache directory, False renders
-            them anew, a path keeps them in that directory. Default True.
+        seed: Integer, determines the images. Default 0.
+        cache: True caches the images in the user's cache directory, a path in that
+            directory; False renders them again. Default True.
 
     Returns:
         A dict of x_train, y_train, x_valid, y_valid, x_test and y_test: float32
@@ -93,7 +93,7 @@ def load_glyphs(
 
 
 def scaled(pixels):
-    """Bytes 0 to 255 as float32 in [-0.5, 0.5], as the assignment scales them."""
+    """Bytes 0 to 255 as float32 in [-0.5, 0.5], scaled as in the assignment."""
     return (pixels.astype("float32") - 127.5) / 255
 
 
@@ -109,7 +109,7 @@ def check_split(fonts):
 
 
 def font_path(name):
-    """Where the font `name` is: a file of its own or one of matplotlib's."""
+    """The path of the font `name`: a file, or a font that matplotlib ships."""
     shipped = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
     for path in (Path(name), shipped):
         if path.is_file():
@@ -138,7 +138,7 @@ def render_fonts(fonts, per_font, noise, seed):
 
 
 def render_letter(path, letter, rng):
-    """One letter, white on black, at a random size, angle and place."""
+    """One letter, white on black, with random size, angle and position."""
     # Drawn at twice the size and halved, which keeps thin strokes smooth.
     side = 2 * SIDE
     font = open_font(path, int(rng.integers(36, 61)))
@@ -151,7 +151,7 @@ def render_letter(path, letter, rng):
     return np.asarray(image.reduce(2), "float32")
 
 
-@functools.lru_cache(maxsize=32)  # one font's sizes, each an open file
+@functools.lru_cache(maxsize=32)  # the sizes of one font, each an open file
 def open_font(path, size):
     """The font at `path` in `size` pixels."""
     return ImageFont.truetype(path, size)
@@ -164,16 +164,16 @@ def default_cache():
 
 
 def cache_key(fonts, *numbers):
-    """A hash of all that the images depend on: arguments, fonts and this file."""
+    """A hash of everything the images depend on: arguments, fonts and this file."""
     key = hashlib.sha256(repr((fonts, numbers)).encode())
-    # This file's own text stands for the recipe: no version number to forget.
+    # The text of this file, so that no version number has to be maintained.
     for path in (Path(__file__), *(font_path(f) for split in fonts for f in split)):
         key.update(path.read_bytes())
     return key.hexdigest()[:16]
 
 
 def cached(path, make):
-    """The arrays stored at `path`; made and stored if it holds none or is corrupt."""
+    """The arrays stored at `path`; created and stored if missing or corrupt."""
     try:
         with (
             open(path, "rb") as file,  # left open by numpy if it is corrupt
@@ -182,14 +182,14 @@ def cached(path, make):
             return {name: stored[name] for name in ARRAYS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         arrays = make()
-    # A home that cannot be written to costs time, not the run.
+    # Without a writable cache directory, the images are rendered each time.
     with contextlib.suppress(OSError):
         save_atomically(path, arrays)
     return arrays
 
 
 def save_atomically(path, arrays):
-    """Write `arrays` so that no other process ever sees half a file."""
+    """Write `arrays` so that other processes never see a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
@@ -202,7 +202,7 @@ def save_atomically(path, arrays):
 
 
 def read_notmnist(path):
-    """The arrays of the assignment's `notMNIST.pickle`, safe to call on any file.
+    """Read the arrays of the assignment's `notMNIST.pickle`; safe for any file.
 
     Args:
         path: The file, written by Python 2 or 3: a pickled dict of train_dataset,
@@ -212,15 +212,15 @@ def read_notmnist(path):
         A dict as of `load_glyphs`.
 
     Raises:
-        pickle.UnpicklingError: The file is damaged, or asks for more than arrays;
-            nothing that it asked for was run.
-        ValueError: It holds other arrays than the assignment's.
+        pickle.UnpicklingError: The file is damaged, or contains more than arrays;
+            none of its code was run.
+        ValueError: The arrays are not those of the assignment.
     """
     names = [f"{split}_{part}" for split in SPLITS for part in ("dataset", "labels")]
     with open(path, "rb") as file:
         try:
-            # Asked for more than the file holds, a map gives what there is, where a
-            # file makes room for all of it first.
+            # If asked for more bytes than there are, a memory map returns those that
+            # exist, while a file first allocates memory for all of them.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 loaded = ArrayUnpickler(content, encoding="latin1").load()
             arrays = arrays_in(loaded, names)
@@ -241,13 +241,13 @@ def read_notmnist(path):
 
 
 def arrays_in(content, names):
-    """The arrays under these names, as far as there are any."""
+    """The arrays under these names, if any."""
     values = {} if not isinstance(content, dict) else {n: content.get(n) for n in names}
     return {n: v.to_numpy() for n, v in values.items() if isinstance(v, PickledArray)}
 
 
 def take(arrays, key, kinds, shape, low, high):
-    """The array under `key`, or a ValueError if it isn't what belongs there."""
+    """The array under `key`; a ValueError if it is not as expected."""
     array = arrays.get(key)
     if array is None:
         received = "no array of that name"
@@ -267,7 +267,7 @@ class PickledDtype:
     """Stands in for `numpy.dtype` in a pickle: plain numbers only."""
 
     def __init__(self, name, *_):
-        # Short: numpy makes a dtype of many fields from a long one.
+        # Short, since numpy makes a dtype with many fields from a long name.
         is_name = isinstance(name, str) and len(name) < 10
         self.dtype = np.dtype(name if is_name else object)
         if self.dtype.kind not in "biuf":
@@ -280,7 +280,7 @@ class PickledDtype:
 
 
 class PickledBytes:
-    """Stands in for what protocol 2 of Python 3, without bytes, tells as a call."""
+    """Stands in for bytes, which protocol 2 of Python 3 encodes as a call."""
 
     def __init__(self, text, *_):
         self.text = text
@@ -289,25 +289,25 @@ class PickledBytes:
 class PickledArray:
     """Stands in for `numpy.ndarray` in a pickle."""
 
-    # numpy's own `__setstate__`s trust what they are told: a file of nothing but
-    # numpy arrays can make them follow a pointer of the file's choice.
+    # The `__setstate__` methods of numpy trust the state: a file of numpy arrays alone
+    # can make them follow an arbitrary pointer.
 
     def __init__(self, *_):
         self.state = None
 
     def __setstate__(self, state):
-        # Kept as told: a file could ask a thousand times for an array of its bytes.
+        # Not converted yet: a file could set the state of an array thousands of times.
         self.state = state
 
     @classmethod
     def from_buffer(cls, data, kind, shape=(), order="C"):
-        """The same as protocol 5 tells it; a number has no shape."""
+        """An array in the encoding of protocol 5; a number has no shape."""
         array = cls()
         array.state = 1, shape, kind, order == "F", data
         return array
 
     def to_numpy(self):
-        """The array, of the pickle's own bytes where it has any."""
+        """The array, without copying the bytes in the pickle if possible."""
         _, shape, kind, fortran, data = self.state
         data = data.text if isinstance(data, PickledBytes) else data
         # A str is what Python 2 wrote as bytes.
@@ -317,7 +317,7 @@ class PickledArray:
 
 
 class Names(dict):
-    """A dict in a pickle. Any other key than a name could take forever to hash."""
+    """A dict in a pickle. Only strings as keys: others may take forever to hash."""
 
     def __setitem__(self, name, value):
         if not isinstance(name, str):
@@ -325,7 +325,7 @@ class Names(dict):
         super().__setitem__(name, value)
 
 
-# What a pickle of arrays in a dict is made of, by Python 2 or 3.
+# The opcodes in a pickle of a dict of arrays, by Python 2 or 3.
 OPCODES = (
     "PROTO FRAME MARK STOP POP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 "
     "LONG LONG1 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES "
@@ -337,25 +337,25 @@ OPCODES = (
 
 
 class Instructions(dict):
-    """What an unpickler does at each opcode; a limited number of times."""
+    """The function for each opcode, for a limited number of opcodes in a pickle."""
 
-    # Each makes an object of up to some hundred bytes from a single one; the
-    # assignment's file has some 300.
+    # Each opcode may allocate some hundred bytes; the file of the assignment has some
+    # 300 opcodes.
     limit = 10_000
 
     def __getitem__(self, opcode):
         self.limit -= 1
         if self.limit < 0 or opcode not in self:
             raise pickle.UnpicklingError(
-                "Refused: too many objects, or others than arrays of numbers"
+                "Refused: too many objects, or objects that are not arrays of numbers"
             )
         return super().__getitem__(opcode)
 
 
-# Python's unpickler, not that in C: the latter makes room for as many remembered
-# objects as the file says, gigabytes of it, and can't be kept from setting attributes.
+# The unpickler in Python, not in C: the latter allocates as many memo entries as the
+# file says, up to gigabytes, and can't be prevented from setting attributes.
 class ArrayUnpickler(pickle._Unpickler):
-    """An unpickler that knows numpy arrays of numbers, and nothing else."""
+    """An unpickler for numpy arrays of numbers only."""
 
     known: ClassVar = {
         "numpy.dtype": PickledDtype,
@@ -378,7 +378,7 @@ class ArrayUnpickler(pickle._Unpickler):
         self.dispatch[pickle.BUILD[0]] = ArrayUnpickler.load_build
 
     def find_class(self, module, name):
-        """The stand-in for what the pickle asks for; called before anything runs."""
+        """The stand-in for a class or function that the pickle refers to."""
         asked = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)
         if asked not in self.known:
             raise pickle.UnpicklingError(
@@ -396,12 +396,12 @@ class ArrayUnpickler(pickle._Unpickler):
         self.append(names)
 
     def load_bytearray8(self):
-        # pickle's own makes room for as many bytes as the file says.
+        # The original method allocates as many bytes as the file says.
         self.append(self.read(int.from_bytes(self.read(8), "little")))
 
     def load_build(self):
         state, built = self.stack.pop(), self.stack[-1]
-        # pickle's own sets attributes on whatever it finds.
+        # The original method sets attributes on any object.
         if not isinstance(built, (PickledArray, PickledDtype)):
             raise pickle.UnpicklingError(f"Refused: a state for {type(built).__name__}")
         built.__setstate__(state)

@@ -1,8 +1,9 @@
-"""Import this before Keras, and TensorFlow starts without a word.
+"""Import this before Keras to hide the log messages of TensorFlow at startup.
 
-`TF_CPP_MIN_LOG_LEVEL=3` alone does not do it: TensorFlow writes its first lines before
-it reads that, and past Python's `sys.stderr`. So it is imported here, with the stderr
-of the whole process turned aside; if that fails, what was written comes after all.
+`TF_CPP_MIN_LOG_LEVEL=3` is not enough: TensorFlow writes its first lines before it
+reads that variable, and not to Python's `sys.stderr`. So it is imported here, with the
+stderr of the process redirected; if the import fails, the messages are written after
+all.
 """
 
 import importlib
@@ -12,7 +13,7 @@ import tempfile
 
 
 def import_quietly(name):
-    """Import a module, and keep back what it writes to stderr unless it fails."""
+    """Import a module, and hide what it writes to stderr unless the import fails."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as written:
@@ -29,5 +30,5 @@ def import_quietly(name):
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Whatever its backend, Keras imports it sooner or later.
+# On every backend, Keras imports TensorFlow sooner or later.
 import_quietly("tensorflow")

@@ -1,17 +1,18 @@
 """Is an L2 penalty on all weights needed, or is one on the output weights enough?
 
     python examples/notmnist.py                         # letters from fonts, a minute
-    python examples/notmnist.py --start sound           # a better start, smaller steps
-    python examples/notmnist.py --data notMNIST.pickle  # the assignment's own letters
+    python examples/notmnist.py --start sound           # better initial weights
+    python examples/notmnist.py --data notMNIST.pickle  # the original letters
 
 Trains the network of the Udacity assignment (784-1024-10, ReLU, SGD) three times
-from equal starts: without a penalty, with `beta * tf.nn.l2_loss` on the output
-weights only, and on all weights. Each takes the strength that is best on the
-validation data, as the first seed finds it. Prints one table of the ends of all
-runs, and what it says; saves a picture of the way there.
+from the same initial weights: without a penalty, with `beta * tf.nn.l2_loss` on the
+output weights only, and on all weights. Each uses the strength that is best on the
+validation data for the first seed. Prints a table of the final results and a
+conclusion; saves a plot of the training.
 
-The literal start is the assignment's: weights from N(0, 1), cut at 2, and steps of
-0.5. The sound one has those of He and Glorot, and steps that fall from 0.2 to 0.
+The literal start is that of the assignment: weights from N(0, 1), truncated at 2, and a
+learning rate of 0.5. The sound start has He and Glorot initialization, and a learning
+rate that falls from 0.2 to 0.
 
 Needs matplotlib and rich; runs on every Keras backend (KERAS_BACKEND=jax).
 """
@@ -38,12 +39,12 @@ from keras_l2reg.plotting import save_picture
 LAYERS = ("hidden", "output")
 # Which weights each model penalizes; the first keeps its strength at zero.
 MODELS = {"no penalty": None, "output only": "output/*", "all weights": None}
-# The learning rate of each start. "literal" is the assignment to the letter, whose
-# weights start far too large.
+# The learning rate of each start. "literal" is exactly as in the assignment, with
+# initial weights that are far too large.
 RATES = {"literal": 0.5, "sound": 0.2}
 BETAS = [0.003, 0.01, 0.03, 0.1]
 QUICK = {"per_font": 200, "epochs": 10, "seeds": 1, "betas": [0.01, 0.03]}
-# Less than a point of accuracy is more than some thousand images can tell.
+# With some thousand images, smaller differences in accuracy are not significant.
 CLEAR = 0.01
 
 
@@ -62,13 +63,13 @@ class Run:
 def initializers(start):
     """The initializers of the hidden and of the output kernel."""
     if start == "literal":
-        # What `tf.truncated_normal(shape)` gives when no stddev is asked for.
+        # The default of `tf.truncated_normal(shape)`.
         return [keras.initializers.TruncatedNormal(stddev=1.0) for _ in LAYERS]
     return keras.initializers.HeNormal(), keras.initializers.GlorotUniform()
 
 
 def network(args):
-    """The assignment's network with fresh weights."""
+    """The network of the assignment with new initial weights."""
     hidden, output = initializers(args.start)
     return keras.Sequential(
         [
@@ -83,7 +84,7 @@ def network(args):
 
 
 def learning_rate(args, images):
-    """The assignment's constant rate; after a sound start it falls to nothing."""
+    """The constant rate of the assignment; for the sound start, it decays to 0."""
     if args.start == "literal":
         return args.learning_rate
     steps = args.epochs * steps_per_epoch(args, images)
@@ -91,14 +92,14 @@ def learning_rate(args, images):
 
 
 def steps_per_epoch(args, images):
-    """How many batches an epoch has."""
+    """The number of batches in an epoch."""
     return math.ceil(images / args.batch)
 
 
 def penalized(args, layers, images):
     """A compiled network with a penalty of strength 0 on `layers` (None: all)."""
     model = L2AllWeights(network(args), regularizer=L2Loss(0.0), layers=layers)
-    # An epoch in one go saves a third of the time; torch takes single steps only.
+    # A whole epoch per execution saves a third of the time; torch does not support it.
     is_torch = keras.backend.backend() == "torch"
     model.compile(
         keras.optimizers.SGD(learning_rate(args, images)),
@@ -119,16 +120,16 @@ class NormLogger(keras.callbacks.Callback):
 
 
 def train_all(args, data):
-    """Train every model on every seed, and print a line about each.
+    """Train every model with every seed, and print a line about each.
 
     Args:
-        args: The command line's arguments.
+        args: The command-line arguments.
         data: A dict as of `load_glyphs`.
 
     Returns:
-        A dict from the model's name to its `Run`s at its best strength, one a seed.
+        A dict from names of models to their `Run`s at the best strength, one per seed.
     """
-    # One trace per model: strength and weights are set anew for every run.
+    # One trace per model: strength and weights are assigned for every run.
     images = len(data["x_train"])
     models = {name: penalized(args, layers, images) for name, layers in MODELS.items()}
     chosen = {name: [] for name in MODELS}
@@ -144,28 +145,28 @@ def train_all(args, data):
             best = max(trials, key=lambda run: run.accuracy["valid"])
             chosen[name].append(best)
             seconds = time.perf_counter() - began
-            # Flushed: a pipe would keep the lines back until the end.
+            # Flushed, since a pipe would buffer the lines until the end.
             print(f"seed {seed}, {name}: {summary(best, trials, seconds)}", flush=True)
     return chosen
 
 
 def summary(best, trials, seconds):
-    """What came out of the runs of one model on one seed, for a line on the way."""
+    """The result of the runs of one model with one seed, as a line of text."""
     at = f" at beta {best.beta:g}" * (best.beta > 0)
     of = f", best of {len(trials)}" * (len(trials) > 1)
     return f"valid accuracy {best.accuracy['valid']:.3f}{at}{of} ({seconds:.0f} s)"
 
 
 def strengths(name, earlier, betas):
-    """The strengths to try: the first seed searches, the others take what it found."""
+    """The strengths to try: all for the first seed, then only the best of them."""
     if earlier:
         return [earlier[0].beta]
     return [0.0] if name == "no penalty" else betas
 
 
 def train(model, beta, args, data):
-    """Train `model` from its present weights at the strength `beta`."""
-    model.optimizer.iterations.assign(0)  # where its learning rate stands
+    """Train `model` from its current weights at the strength `beta`."""
+    model.optimizer.iterations.assign(0)  # restarts its learning rate schedule
     model.l2 = beta / 2  # beta * tf.nn.l2_loss(w) = beta / 2 * sum(w**2)
     callbacks = [
         # With the literal start the penalty is nearly all of the loss.
@@ -197,26 +198,26 @@ def mean(group, split):
 
 
 def curve(group, key):
-    """A logged value over the epochs, mean over the seeds; zeros if not logged."""
+    """A logged value over the epochs, as mean over the seeds; 0 if not logged."""
     epochs = len(group[0].history["loss"])
     return np.mean([run.history.get(key, [0.0] * epochs) for run in group], axis=0)
 
 
 def with_spread(values):
-    """The mean and, of several seeds, the standard deviation: `0.612 ± 0.004`."""
+    """The mean and, for several seeds, the standard deviation: `0.612 ± 0.004`."""
     text = f"{np.mean(values):.3f}"
     return f"{text} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else text
 
 
 def beta_text(beta, betas):
-    """A strength for the table; says so where a wider grid might be better still."""
+    """A strength for the table; marked if a wider grid might have a better one."""
     if beta == 0:
         return "-"
     return f"{beta:g}" + " (end of grid)" * (beta in (min(betas), max(betas)))
 
 
 def table(chosen, args):
-    """What became of the three models, one in each column."""
+    """The final results of the three models, one per column."""
     result = Table(
         title=f"784-{args.hidden}-10, {args.start} start, SGD {args.learning_rate:g}, "
         f"{args.epochs} epochs, {args.seeds} seed(s)",
@@ -238,7 +239,7 @@ def table(chosen, args):
 
 
 def verdict(chosen):
-    """The sentence that answers the question, from nothing but the figures."""
+    """A sentence that answers the question from the results."""
     names = sorted(chosen, key=lambda name: -mean(chosen[name], "test"))
     ranking = ", ".join(f"{name} {mean(chosen[name], 'test'):.3f}" for name in names)
     rival = next(name for name in names if name != "all weights")
@@ -256,7 +257,7 @@ def verdict(chosen):
     none, output, everywhere = (
         curve(chosen[name], "norm/hidden/kernel")[-1] for name in MODELS
     )
-    # Control means at least half of what a penalty of their own does to them.
+    # It controls them if it has at least half of the effect of a penalty on them.
     controls = none - output >= (none - everywhere) / 2 > 0
     return (
         f"{answer} (test accuracy: {ranking}; {gain:+.3f} against {rival}, ahead on "
@@ -275,17 +276,17 @@ def plot(chosen, path):
     for row, what in zip(grid, units, strict=True):
         row[0].set_ylabel(units[what])
         for ax, layer in zip(row, LAYERS, strict=True):
-            # From broad to narrow, so that equal lines don't hide each other.
+            # From wide to narrow, so that equal lines don't hide each other.
             for k, (name, group) in enumerate(chosen.items()):
                 values = curve(group, f"{what}/{layer}/kernel")
                 epochs = np.arange(1, len(values) + 1)
                 style = {"color": f"C{k}", "lw": 6 - 2 * k, "ls": ("-", "--", "-")[k]}
-                if values.any():  # no penalty, no line
+                if values.any():  # there is no line without a penalty
                     ax.plot(epochs, values, label=name, **style)
             ax.set(title=f"{layer} kernel", yscale="log")
     for ax in grid[-1]:
         ax.set_xlabel("epoch (mean over the seeds)")
-    # The norms are drawn for all three models; above the panels it hides no line.
+    # All three models have norms. Above the panels, the legend hides no lines.
     lines = grid[-1][0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside upper center", ncols=3, frameon=False)
     save_picture(figure, path, dpi=100)
@@ -295,7 +296,7 @@ def plot(chosen, path):
 
 
 def positive(text):
-    """An integer of at least 1, for argparse."""
+    """An integer >= 1, for argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, received {value}")
@@ -303,23 +304,23 @@ def positive(text):
 
 
 def parse(argv=None):
-    """The command line's arguments; --start and --quick change the defaults."""
+    """The command-line arguments; --start and --quick change the defaults."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="a small run of some 20 seconds")
+    add("--quick", action="store_true", help="a small run, about 20 seconds")
     add("--data", metavar="FILE", help="notMNIST.pickle; default: letters from fonts")
-    add("--per-font", type=positive, default=500, help="letters of each; %(default)s")
+    add("--per-font", type=positive, default=500, help="letters per font; %(default)s")
     add("--noise", type=float, default=0.4, help="on the fonts' letters; %(default)s")
     add("--train-size", type=positive, default=2400, help="at most; %(default)s")
     add("--start", choices=RATES, default="literal", help="see above; %(default)s")
     add("--hidden", type=positive, default=1024, help="hidden units; %(default)s")
-    add("--batch", type=positive, default=128, help="images in a batch; %(default)s")
+    add("--batch", type=positive, default=128, help="batch size; %(default)s")
     add("--learning-rate", type=float, help=f"of SGD; by start: {RATES}")
     add("--epochs", type=positive, default=30, help="%(default)s")
     add("--betas", type=float, nargs="+", default=BETAS, help="to try; %(default)s")
-    add("--seeds", type=positive, default=3, help="starts to average; %(default)s")
+    add("--seeds", type=positive, default=3, help="seeds to average; %(default)s")
     add("--plot", metavar="FILE", default="notmnist.png", help="%(default)s")
     args = parser.parse_args(argv)
     parser.set_defaults(learning_rate=RATES[args.start], **QUICK if args.quick else {})
@@ -327,7 +328,7 @@ def parse(argv=None):
 
 
 def load(args):
-    """The letters that the arguments ask for."""
+    """Load the letters according to the arguments."""
     if args.data:
         data = read_notmnist(args.data)
     else:
@@ -338,7 +339,7 @@ def load(args):
 
 
 def main(argv=None):
-    """Train, and print what was measured."""
+    """Train, and print the results."""
     args = parse(argv)
     console = Console(highlight=False, markup=False)
     try:

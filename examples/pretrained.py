@@ -1,11 +1,10 @@
-"""Fine-tune a backbone gently: a tenth of the penalty on it, the whole on the head.
+"""Fine-tune a model with a tenth of the penalty on the backbone, all of it on the head.
 
     python examples/pretrained.py
 
-A `keras.applications.MobileNet` first learns to tell five letters apart, which
-stands for its pretraining (nothing is downloaded), then is fine-tuned on the other
-five with `multipliers={"mobilenet*": 0.1, "head/*": 1}`. Printed: the accuracy, and
-what the penalty weighs on backbone and head before and after.
+A `keras.applications.MobileNet` is pretrained on five letters (nothing is downloaded),
+then fine-tuned on the other five with `multipliers={"mobilenet*": 0.1, "head/*": 1}`.
+Prints the accuracy, and the penalty of backbone and head before and after.
 """
 
 import argparse
@@ -37,7 +36,7 @@ def main():
     )
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            # Its usual 0.99 wants more steps than these few epochs have.
+            # The default, 0.99, needs more steps than these few epochs have.
             layer.momentum = 0.9
 
     print("pretraining on A to E")

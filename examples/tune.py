@@ -1,4 +1,4 @@
-"""Find the strength: a network at several strengths, on images of letters.
+"""Find the strength: fit a network at several strengths, on images of letters.
 
     python examples/tune.py
     KERAS_BACKEND=jax python examples/tune.py --plot tune.pdf
@@ -6,7 +6,7 @@
 Trains 784-1024-10 (ReLU, SGD, He initialization) at each strength with `l2_path`, three
 times from newly drawn weights, prints a table of the results and saves a plot of them.
 Then compares the best strength, the strongest within one standard error of it, and no
-penalty on the test images, which are of other fonts; the last line sums up the result.
+penalty on the test images, which are in other fonts; the last line sums up the result.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def network(steps):
 
 
 def verdict(best, gains):
-    """One sentence on the gains in test accuracy, run by run from the same weights."""
+    """A sentence about the gains in test accuracy, of runs from the same weights."""
     if best == 0:
         return "Here, by the validation loss, no penalty is best."
     ahead, runs = int(np.sum(gains > 0)), len(gains)

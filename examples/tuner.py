@@ -1,15 +1,15 @@
-"""Search the strength with KerasTuner: the least loss on letters of other fonts.
+"""Search the strength with KerasTuner, by the loss on letters in other fonts.
 
     python examples/tuner.py
     KERAS_BACKEND=jax python examples/tuner.py --trials 20
 
 Searches `l2` on a log scale by Bayesian optimization; each trial trains 784-1024-10
-(ReLU, SGD) from the same initial weights. The objective is `val_data_loss`, as
-`val_loss` contains the penalty and so favors weak strengths. Prints all trials, and
-the best model's accuracy on the test fonts.
+(ReLU, SGD) from the same initial weights. The objective is `val_data_loss`, since
+`val_loss` includes the penalty and so favors weak strengths. Prints all trials, and
+the accuracy of the best model on the test fonts.
 
 For the strength alone, `examples/tune.py` is quicker, as it compiles the training step
-once for all strengths. A tuner is useful to search other hyperparameters, too.
+once for all strengths. A tuner is useful to search other hyperparameters as well.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main():
             build,
             objective=keras_tuner.Objective("val_data_loss", "min"),
             max_trials=args.trials,
-            seed=1,  # KerasTuner takes 0 for no seed
+            seed=1,  # KerasTuner treats 0 as no seed
             directory=directory,
         )
         tuner.search(

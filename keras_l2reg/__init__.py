@@ -13,16 +13,15 @@ import sys
 from keras_l2reg._version import __version__
 
 
-def _is_looked_up_to_run():
-    # `python -m keras_l2reg` imports this package before the program in it, which
-    # should answer `--help` without the seconds that Keras takes, and imports the rest
-    # itself. While Python looks up a module to run, argv[0] is "-m", and the module's
-    # name stands before the arguments.
+def _is_imported_by_dash_m():
+    # `python -m keras_l2reg` imports this package before `__main__`, which imports the
+    # rest itself, so that `--help` does not wait for Keras. While Python looks up the
+    # module to run, argv[0] is "-m", and the name of the module precedes the arguments.
     name = sys.orig_argv[-len(sys.argv) :][:1]
     return sys.argv[:1] == ["-m"] and name == [__name__]
 
 
-if not _is_looked_up_to_run():
+if not _is_imported_by_dash_m():
     from keras_l2reg._audit.audit import Finding, Findings, audit
     from keras_l2reg._path.grid import L2Grid
     from keras_l2reg._path.l2_path import l2_path

@@ -1,8 +1,8 @@
 """`python -m keras_l2reg FILE.keras ...`: audit saved models.
 
-Importing Keras takes seconds, so it is imported only when there is a model to load:
-not for `--help`, nor for files that are not models. `keras_l2reg/__init__.py` imports
-nothing either when Python runs this module.
+Importing Keras takes seconds, so it is imported only if there is a model to load, not
+for `--help` or for files that are not models. For the same reason,
+`keras_l2reg/__init__.py` imports nothing when Python runs this module.
 """
 
 import argparse
@@ -33,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Audit the models in files and print the findings.
 
     Args:
-        arguments: The command line's arguments. Defaults to `None`, those that the
-            program was called with.
+        arguments: Command-line arguments. Defaults to `None`, those of the program.
 
     Returns:
         `0` if there are no findings, `1` if there are some, `2` if a file or a module
@@ -96,12 +95,12 @@ class _Failure(Exception):
 
 
 def _start_keras(modules: Sequence[str]) -> dict[str, Any]:
-    """Import Keras and then the modules; return what these define, by name."""
+    """Import Keras, then the modules; return their classes and functions by name."""
     with _without_native_log():
-        # On every backend, Keras imports TensorFlow while it reads a config.
+        # On every backend, Keras imports TensorFlow when it reads a config.
         with contextlib.suppress(ImportError):
             importlib.import_module("tensorflow")
-        # The package left this out when Python imported it to find this program.
+        # The package skipped its imports when Python imported it to find this module.
         if not hasattr(keras_l2reg, "audit"):
             importlib.reload(keras_l2reg)
     custom = {}
@@ -111,9 +110,9 @@ def _start_keras(modules: Sequence[str]) -> dict[str, Any]:
         except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {_one_line(str(error))}"
             if name.endswith(".py"):
-                reason += f". Give the name of the module: {name.removesuffix('.py')}"
+                reason += f". Pass the name of the module: {name.removesuffix('.py')}"
             raise _Failure(f"--import {name}", reason) from error
-        # Keras finds only registered classes by itself.
+        # Without `custom_objects`, Keras finds only registered classes.
         custom |= {
             key: value
             for key, value in vars(module).items()
@@ -152,7 +151,7 @@ def _load(file: str, custom_objects: Mapping[str, Any]) -> "keras.Model":
 
     try:
         with warnings.catch_warnings():
-            # The audit does not need optimizer variables, so they need not fit.
+            # About optimizer variables that do not match, which the audit does not use.
             warnings.simplefilter("ignore")
             model = keras.saving.load_model(file, custom_objects, safe_mode=True)
     except Exception as error:
@@ -160,8 +159,8 @@ def _load(file: str, custom_objects: Mapping[str, Any]) -> "keras.Model":
     if not isinstance(model, keras.Model):
         raise _Failure(
             file,
-            f"contains a {type(model).__name__}, not a model. Save the model that it "
-            "is part of, or wrap it: `keras.Sequential([layer])`",
+            f"contains a {type(model).__name__}, not a model. Save the model that "
+            "contains it, or put it into one: `keras.Sequential([layer])`",
         )
     return model
 
@@ -205,7 +204,7 @@ def _run() -> int:
     """Run `main` as a program; unexpected errors also exit with code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Letters that the terminal's encoding lacks are printed as escapes.
+            # Characters that the terminal can't encode are printed as escapes.
             stream.reconfigure(errors="backslashreplace")
     try:
         code = main()

@@ -27,7 +27,7 @@ def strength_text(regularizer: Any) -> str:
 
 
 def convert_to_builtin(regularizer: Any) -> Any:
-    """Convert to a built-in Keras regularizer of the present strength.
+    """Convert to a built-in Keras regularizer of the current strength.
 
     Args:
         regularizer: A regularizer of Keras, of this package, or a custom one.
@@ -37,7 +37,7 @@ def convert_to_builtin(regularizer: Any) -> Any:
         regularizer is returned as it is.
 
     Raises:
-        ValueError: Keras has no equivalent, such as for a multiple of a custom one.
+        ValueError: Keras has no equivalent, for example of a scaled custom one.
 
     Example:
 
@@ -53,7 +53,7 @@ def convert_to_builtin(regularizer: Any) -> Any:
     if type(regularizer) is Scaled:
         return _scaled(convert_to_builtin(regularizer.regularizer), regularizer.factor)
     if type(regularizer) is Sum:
-        return _added([convert_to_builtin(r) for r in regularizer.regularizers])
+        return _summed([convert_to_builtin(r) for r in regularizer.regularizers])
     return regularizer
 
 
@@ -89,7 +89,7 @@ def _strengths(regularizer: Any) -> dict[str, float]:
     if type(regularizer) not in _STRENGTHS:
         raise ValueError(
             "Expected regularizers that Keras itself can scale and add (L1, L2, L1L2, "
-            "and for scaling OrthogonalRegularizer). "
+            "and, for scaling, OrthogonalRegularizer). "
             f"Received: {type(regularizer).__name__}; keep it within this package's "
             "`Scaled` or `Sum`, or remove the penalty with `unwrap(strip=True)`"
         )
@@ -102,7 +102,7 @@ def _scaled(regularizer: Any, factor: float) -> Any:
     return type(regularizer)(**{**regularizer.get_config(), **scaled})
 
 
-def _added(regularizers: list[Any]) -> keras.Regularizer:
+def _summed(regularizers: list[Any]) -> keras.Regularizer:
     total = {"l1": 0.0, "l2": 0.0}
     for regularizer in regularizers:
         for name, value in _strengths(regularizer).items():

@@ -1,4 +1,4 @@
-"""matplotlib figures without pyplot: make them, show them in notebooks, save them.
+"""matplotlib figures without pyplot: create, show in notebooks, and save them.
 
 >>> import tempfile
 >>> file = pathlib.Path(tempfile.mkdtemp(), "empty.png")
@@ -44,9 +44,9 @@ def new_figure(height: float = 4.0) -> "Figure":
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "Pictures need matplotlib: pip install 'keras_l2reg[plot]'"
+            "Plots need matplotlib: pip install 'keras_l2reg[plot]'"
         ) from error
-    # pyplot may need a display, and keeps every figure alive.
+    # Not by pyplot, which may need a display, and keeps every figure alive.
     return _shown_in_notebooks(Figure(figsize=(6.4, height), layout="constrained"))
 
 
@@ -62,7 +62,7 @@ def new_axes(height: float = 4.0) -> "Axes":
 def _shown_in_notebooks(picture: T) -> T:
     """Add the method that IPython calls to show an object.
 
-    IPython shows other figures by way of pyplot, which does not know this one.
+    IPython shows figures through pyplot, which does not manage this one.
     """
     vars(picture)["_repr_png_"] = functools.partial(_png, picture)
     return picture
@@ -98,8 +98,8 @@ def save_picture(
     >>> save_picture(ax, pathlib.Path(tempfile.mkdtemp(), "empty.pdf"))
     """
     arguments.setdefault("format", pathlib.Path(file).suffix[1:] or "png")
-    # In memory first: on a full disk, matplotlib's PDF writer raises an error that does
-    # not mention the disk.
+    # In memory first: on a full disk, the PDF writer of matplotlib raises an error that
+    # does not mention the disk.
     content = io.BytesIO()
     # Axes may be in a subfigure; a figure's `figure` is itself.
     figure: Any = picture.figure

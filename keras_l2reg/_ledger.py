@@ -2,7 +2,7 @@
 
 A variable may belong to many models, so the record is kept on the variable itself and,
 for saving, on the layer whose attribute holds the regularizer: each has a `Stack`. The
-functions here change many stacks at once, all or none.
+functions here change many stacks at once: all of them, or none on an error.
 
 >>> from keras_l2reg import find_weights
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
@@ -43,7 +43,7 @@ from keras_l2reg.weights import Weight
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A weight that is to get an entry, with its multiplier.
+    """A weight to put an entry on, with its multiplier.
 
     Args:
         weight: The `Weight`.
@@ -57,7 +57,7 @@ class Choice:
 
 
 def attachments(weights: Iterable[Weight]) -> list[Attachment]:
-    """Every attachment that has an entry on one of the weights, the oldest first."""
+    """Every attachment that has an entry on one of the weights, oldest first."""
     found = {}
     for weight in weights:
         for stack in stacks_of(weight):
@@ -72,7 +72,7 @@ def push(
     choices: Iterable[Choice],
     weights: Iterable[Weight],
     regularizer_of: Callable[[Weight, float], Regularizer],
-    instead_of: Sequence[Attachment] = (),
+    replaced: Sequence[Attachment] = (),
 ) -> None:
     """Put an entry on the stacks of each chosen weight.
 
@@ -83,7 +83,7 @@ def push(
         choices: Iterable of `Choice`.
         weights: All weights of the model, from `find_weights`.
         regularizer_of: Function from a weight and its multiplier to the regularizer.
-        instead_of: Attachments that are removed at the same time. Defaults to none.
+        replaced: Attachments that are removed at the same time. Defaults to none.
     """
     entries: dict[int, tuple[Stack, Entry]] = {}  # by id(stack)
     for choice in choices:
@@ -94,12 +94,12 @@ def push(
             entries[id(stack)] = stack, entry
     entries |= _config_entries(entries, weights)
     stacks = [stack for stack, _ in entries.values()]
-    with _changed(itertools.chain(stacks, *(old.stacks for old in instead_of))):
-        _remove_entries(instead_of)
+    with _changed(itertools.chain(stacks, *(old.stacks for old in replaced))):
+        _remove_entries(replaced)
         for stack, entry in entries.values():
             stack.entries = [*stack.entries, entry]
             attachment.stacks.add(stack)
-    for old in instead_of:
+    for old in replaced:
         old.is_removed = True
 
 
@@ -108,8 +108,8 @@ def _config_entries(
 ) -> dict[int, tuple[Stack, Entry]]:
     """The entries for the layer attributes that save the chosen weights' regularizers.
 
-    An attribute that stands for several weights gets an entry only if the same one is
-    right for all of them.
+    An attribute that is shared by several weights gets an entry only if all of them
+    have the same entry.
     """
     found = {}
     for configured, stacks in _stacks_by_config(weights):
@@ -130,7 +130,7 @@ def _config_entries(
 
 
 def _stacks_by_config(weights: Iterable[Weight]) -> Iterable[tuple[Stack, list[Stack]]]:
-    """Each layer attribute's stack, with those of the variables that it stands for."""
+    """The stack of each layer attribute, with the stacks of the variables it is for."""
     found = {}
     for weight in weights:
         if weight.variable is not None and not weight.is_frozen_lora_base:
@@ -142,7 +142,7 @@ def _stacks_by_config(weights: Iterable[Weight]) -> Iterable[tuple[Stack, list[S
 
 
 def remove(removed: Sequence[Attachment]) -> None:
-    """Remove the entries of some attachments, wherever they are in their stacks."""
+    """Remove the entries of some attachments, at any position in their stacks."""
     with _changed(itertools.chain(*(old.stacks for old in removed))):
         _remove_entries(removed)
     for attachment in removed:
@@ -162,7 +162,7 @@ def make_permanent(
 ) -> None:
     """End an attachment, but keep its entries, converted.
 
-    Entries of `attach` on the same weights are converted too, and stay removable.
+    Entries of `attach` on the same weights are converted too, but can still be removed.
 
     Args:
         attachment: The `Attachment` that ends.
@@ -194,7 +194,7 @@ def make_permanent(
 
 
 def record_model(model: keras.layers.Layer, weights: Iterable[Weight]) -> None:
-    """Remember that `model` holds these weights: its compiled steps depend on them."""
+    """Record that `model` contains these weights: its compiled steps depend on them."""
     ref = weakref.ref(model)
     for weight in weights:
         for stack in stacks_of(weight):
@@ -203,9 +203,9 @@ def record_model(model: keras.layers.Layer, weights: Iterable[Weight]) -> None:
 
 @contextlib.contextmanager
 def _changed(stacks: Iterable[Stack]) -> Iterator[None]:
-    """Within, entries change; then all owners and compiled steps are updated, or none.
+    """Change entries in this context; on exit, owners and compiled steps are updated.
 
-    After an error, the stacks and their owners are as before.
+    On an error, the stacks and their owners are restored.
     """
     stacks = list({id(stack): stack for stack in stacks}.values())
     before = [(s, s.entries, s.original, s.base, s.read()) for s in stacks]

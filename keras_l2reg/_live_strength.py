@@ -22,10 +22,10 @@ DEFAULT_L2 = 0.01
 
 
 class Strengths(keras.layers.Layer):
-    """Holds variables that regularizers read and no optimizer trains.
+    """Holds the variables that regularizers read, which are not trained.
 
     A layer, since Keras would count variables of the wrapper itself as weights of the
-    model. The wrapper saves the one that is to be saved.
+    model. The wrapper saves the strength.
     """
 
     def __init__(self):
@@ -35,15 +35,15 @@ class Strengths(keras.layers.Layer):
     def live(self, regularizer: Any) -> Any:
         """The regularizer with a strength that compiled steps read at each call.
 
-        An `L2` with a number gets a variable that starts from it. Variables that other
-        regularizers have are tracked, and not trained.
+        An `L2` with a number gets a variable that starts from it. Variables of other
+        regularizers are tracked, and not trained.
         """
         if type(regularizer) is L2 and not isinstance(regularizer.l2, keras.Variable):
             return L2(self._add_strength(regularizer.l2))
         variables = strength_variables(regularizer)
         for variable in variables:
             variable.trainable = False
-        self._of_user = variables  # which Keras tracks
+        self._user_variables = variables  # so that Keras tracks them
         return regularizer
 
     def _add_strength(self, value: float) -> keras.Variable:
@@ -64,13 +64,13 @@ class Strengths(keras.layers.Layer):
 
 
 def regularizer_from(l2: float, regularizer: RegularizerLike | None = None) -> Any:
-    """Check the arguments `l2` and `regularizer`, and combine them to a regularizer.
+    """Check the arguments `l2` and `regularizer`, and combine them into a regularizer.
 
     Returns:
-        An `L2` with a number, if the strength can be live; else the regularizer given.
+        An `L2` with a number if the strength can be live; else the given regularizer.
 
     Raises:
-        TypeError, ValueError: a bad argument, or both.
+        TypeError, ValueError: an invalid argument, or both are given.
 
     >>> regularizer_from(0.5).l2, regularizer_from(DEFAULT_L2, L2Loss(0.5)).l2
     (0.5, 0.25)
@@ -92,14 +92,14 @@ def regularizer_from(l2: float, regularizer: RegularizerLike | None = None) -> A
 
 
 def _check_is_number(l2: Any) -> None:
-    if meant := _regularizer_meant(l2):
+    if argument := _suggested_argument(l2):
         raise TypeError(
             "Invalid type for argument `l2`. Expected a float: the wrapper makes a "
-            f"variable of it. Received: l2={l2!r}; pass it as {meant}"
+            f"variable of it. Received: l2={l2!r}; pass it as {argument}"
         )
 
 
-def _regularizer_meant(l2: Any) -> str:
+def _suggested_argument(l2: Any) -> str:
     """How to pass what was given as `l2`, if it should be passed as `regularizer`."""
     if isinstance(l2, keras.Variable):
         return "`regularizer=keras_l2reg.L2(variable)`"
@@ -118,7 +118,7 @@ def _regularizer_meant(l2: Any) -> str:
 
 
 def check_representable(l2: float, dtype: str) -> float:
-    """Return `l2` if a variable of this dtype can hold it.
+    """Return `l2` if a variable of this dtype can represent it.
 
     Raises:
         ValueError: it overflows, or becomes 0.
@@ -128,11 +128,11 @@ def check_representable(l2: float, dtype: str) -> float:
     """
     kind = {"float16": np.float16, "float64": np.float64}.get(dtype, np.float32)
     with np.errstate(over="ignore", under="ignore"):
-        held = float(kind(l2))
-    if not math.isfinite(held) or (l2 > 0 and held == 0):
+        rounded = float(kind(l2))
+    if not math.isfinite(rounded) or (l2 > 0 and rounded == 0):
         raise ValueError(
-            f"Invalid value for argument `l2`. Expected 0, or a float that {dtype} can "
-            f"hold, the dtype of the strength. Received: l2={l2}; give 0 for no "
-            "penalty, or a strength nearer to 1, such as 0.01"
+            f"Invalid value for argument `l2`. Expected 0, or a float that the dtype "
+            f"of the strength, {dtype}, can represent. Received: l2={l2}; pass 0 for "
+            "no penalty, or a strength closer to 1, such as 0.01"
         )
     return l2

@@ -1,7 +1,7 @@
 """The reason why Keras could not load a model, extracted from its error message.
 
 Keras names the outermost object first. The reason comes last, after the configs of all
-objects that contain the one that could not be restored.
+objects that contain the one that could not be deserialized.
 
 >>> text = "<class 'Sequential'> could not be deserialized. config={...}. "
 >>> text += "Exception encountered: Could not locate class 'Mine'. Full object "
@@ -15,7 +15,7 @@ _CONFIG = "Full object config: "
 
 
 def reason_of(error: BaseException) -> str:
-    """The innermost reason in one of Keras' load errors; the text of any other error.
+    """The innermost reason in a load error of Keras; the text of any other error.
 
     >>> reason_of(ValueError("Expected a file."))
     'Expected a file.'

@@ -1,6 +1,6 @@
 """The loss of a wrapped model, logged in two parts: `data_loss` and `penalty`.
 
-`SplitLossModel` is a window that logs both parts; `LossSplit` is the metric for them.
+`SplitLossModel` is a wrapper that logs both parts; `LossSplit` is the metric for them.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
-from keras_l2reg._window import Window
+from keras_l2reg._wrapper import ModelWrapper
 from keras_l2reg.regularizers import total_penalty
 
 LOG_KEYS = ("data_loss", "penalty")
@@ -21,7 +21,7 @@ LOG_KEYS = ("data_loss", "penalty")
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
 class LossSplit(_keras.MetricsList):
-    """Means of the data loss and of the penalty, weighted as Keras weights `loss`.
+    """The means of data loss and penalty, with the same weights as the mean of `loss`.
 
     `data_loss = sum(n_i * data_i) / sum(n_i)`, `penalty` likewise, over batches `i`
     of `n_i` samples each; sample weights do not count.
@@ -39,10 +39,10 @@ class LossSplit(_keras.MetricsList):
     """
 
     def __init__(self, name: str = "loss_split"):
-        # Callbacks such as `EarlyStopping` read here that lower is better.
+        # Callbacks such as `EarlyStopping` read `_direction`: lower is better.
         parts = [types.SimpleNamespace(name=key, _direction="down") for key in LOG_KEYS]
         super().__init__(parts, name=name)
-        # Both sums and the count of samples in one, as each variable slows down steps.
+        # Both sums and the sample count in one, since each variable slows down steps.
         self.sums = self.add_variable((3,), "zeros", "float32", name="sums")
 
     def update_state(self, data_loss, penalty, sample_weight=1) -> None:  # pyright: ignore
@@ -53,7 +53,7 @@ class LossSplit(_keras.MetricsList):
     def result(self) -> dict[str, Any]:
         sums: Any = ops.unstack(self.sums.value)
         data_loss, penalty, count = sums
-        # As `divide_no_nan` for counts of samples, in a third of its time.
+        # The same as `divide_no_nan` for sample counts, in a third of the time.
         count = ops.maximum(count, keras.config.epsilon())
         return {"data_loss": data_loss / count, "penalty": penalty / count}
 
@@ -68,8 +68,8 @@ class LossSplit(_keras.MetricsList):
         return cls(config["name"])
 
 
-class SplitLossModel(Window):
-    """A window that logs the data loss and the penalty separately.
+class SplitLossModel(ModelWrapper):
+    """A wrapper that logs the data loss and the penalty separately.
 
     `loss = data_loss + penalty`, `penalty = sum_k r_k(w_k)` over the trainable weights
     `w_k` with a regularizer `r_k`
@@ -103,13 +103,13 @@ class SplitLossModel(Window):
                     x, y, y_pred, sample_weight, training=training
                 )
         if not self._override.names_are_checked:
-            # The outputs of a subclassed model have names only once there is a loss.
+            # The outputs of a subclassed model have names only after the first loss.
             _check_names(self.metrics_names)
             self._override.names_are_checked = True
         replicas, count = _keras.backend.replicas(), _batch_size(x)
         if replicas == 1:
             self.loss_split.update_state(data_loss, penalty, sample_weight=count)
-            # Unlike `+`, it adds float64, of a layer, to the float32 of a loss.
+            # Unlike `+`, it can add a float64 penalty to a float32 loss.
             return ops.add(data_loss, penalty)
         # Keras sums the loss over replicas, so each adds its part of the penalty.
         self.loss_split.update_state(data_loss * replicas, penalty, sample_weight=count)
@@ -117,7 +117,7 @@ class SplitLossModel(Window):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Those of the bare model, and the split of the loss."""
+        """The metrics of the bare model, and the loss split."""
         metrics = super().metrics
         if "loss_split" not in vars(self):
             return metrics
@@ -131,16 +131,16 @@ class SplitLossModel(Window):
         return [metric.name for metric in self.metrics if metric is not self.loss_split]
 
     def _flatten_metrics_in_order(self, logs):
-        # Results as a list have no names, so the list is that of the bare model.
+        # Lists of results have no names, so they are the same as for the bare model.
         logs = {name: value for name, value in logs.items() if name not in LOG_KEYS}
         return super()._flatten_metrics_in_order(logs)
 
     def compile(self, *args, **kwargs) -> None:
-        """Configure the training: `keras.Model.compile`.
+        """Configure the model for training: `keras.Model.compile`.
 
         Raises:
             ValueError: an output or a metric would be logged as `data_loss` or
-                `penalty`, as the wrapper's own values are.
+                `penalty`, the keys that the wrapper uses.
         """
         signature = inspect.signature(super().compile)
         check_logged_names(
@@ -150,7 +150,7 @@ class SplitLossModel(Window):
 
 
 class _LossesOverride:
-    """Losses in place of `model.losses`, where Keras can't track the list."""
+    """Replaces `model.losses`, in an object whose list Keras does not track."""
 
     def __init__(self):
         self.losses: list | None = None
@@ -158,7 +158,7 @@ class _LossesOverride:
 
     @contextlib.contextmanager
     def replaced_by(self, losses: list) -> Iterator[None]:
-        """Within, `model.losses` is `losses`."""
+        """In this context, `model.losses` is `losses`."""
         self.losses = losses
         try:
             yield
@@ -173,7 +173,7 @@ def check_logged_names(
     weighted_metrics: Any = None,
     **_: Any,
 ) -> None:
-    """Raise a ValueError if an output or metric has a name that the wrapper logs.
+    """Raise a ValueError if an output or metric has a log key of the wrapper.
 
     Args:
         model: The inner model.
@@ -198,9 +198,9 @@ def _check_names(names: Iterable[str | None]) -> None:
     clash = sorted({*LOG_KEYS}.intersection(names))
     if clash:
         raise ValueError(
-            "Expected outputs and metrics whose logs are not called 'data_loss' or "
-            f"'penalty', which `L2AllWeights` logs. Received: {clash}, of a metric of "
-            "that name or of an output named 'data'; give it another name, or use "
+            "Expected outputs and metrics that are not logged as 'data_loss' or "
+            f"'penalty', which `L2AllWeights` logs. Received: {clash}, for a metric of "
+            "that name or an output named 'data'; rename it, or use "
             "`keras_l2reg.attach`, which logs nothing"
         )
 

@@ -17,7 +17,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def problem_with(path: str | os.PathLike[str]) -> str | None:
-    """What a file is if it is not a model saved by Keras 3, and what to do about it.
+    """Why a file is not a model saved by Keras 3, and what to do about it.
 
     Args:
         path: Path of a file or folder.

@@ -1,4 +1,4 @@
-"""The current penalties of a model: as a dict, as a table, and within `fit`.
+"""The current penalties of a model: as a dict, as a table, and during `fit`.
 
 >>> layer = keras.layers.Dense(2, name="out", kernel_initializer="ones",
 ...                            kernel_regularizer=keras.regularizers.L2(0.5))
@@ -36,7 +36,7 @@ def penalties(model: keras.Model) -> dict[str, float]:
 
     Raises:
         TypeError: `model` is not a Keras model.
-        ValueError: `model` is not built, so that it has no weights yet.
+        ValueError: `model` is not built, so it has no weights yet.
 
     Example:
 
@@ -56,7 +56,7 @@ def penalties(model: keras.Model) -> dict[str, float]:
 
 
 def penalties_now(model: keras.Model) -> dict[str, float]:
-    """`penalties` without checks, also of a model that is not built throughout.
+    """`penalties` without checks, also for models that are not completely built.
 
     >>> penalties_now(keras.Sequential([keras.layers.Dense(2)]))
     {}
@@ -67,7 +67,7 @@ def penalties_now(model: keras.Model) -> dict[str, float]:
 
 def penalized(model: keras.Model) -> list[Weight]:
     """The trainable weights of a model that have a regularizer."""
-    # A variable may be frozen by a layer or a model around its layer.
+    # A variable may be frozen by a layer or a model that contains its layer.
     trainable = {id(v) for v in model.trainable_variables}
     return [
         w
@@ -96,7 +96,7 @@ def _by_name(weights: Sequence[Weight], values: Any) -> dict[str, float]:
 
 
 class CompiledPenalties:
-    """`penalties` of a model in `fit`, compiled to be fast enough for every batch."""
+    """`penalties` of a model in `fit`, compiled, and fast enough for every batch."""
 
     def __init__(self, model: keras.Model, weights: Sequence[Weight]):
         self._weights = weights
@@ -177,6 +177,6 @@ def _why_there_is_none(model: keras.Model) -> str:
             f"{names}. Set `trainable = True` on their layers to train them."
         )
     return (
-        "No penalties: no weight has a regularizer. Put one on every kernel: "
+        "No penalties: no weight has a regularizer. Add one to every kernel: "
         "`L2AllWeights(model, l2)` or `attach(model, l2)`."
     )

@@ -1,7 +1,7 @@
-"""Which penalties a model's configuration includes, and what to do about the others.
+"""Which penalties the config of a model contains, and warnings about the others.
 
-`lost_on_save` finds, by trying, the penalties that save, load and clone would drop;
-`temporary_regularizers` lets a model be saved with other regularizers than it has.
+`lost_on_save` finds, by trying, the penalties that saving or cloning would lose;
+`temporary_regularizers` replaces the regularizers of a model while it is saved.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import keras
 
 from keras_l2reg.weights import Weight, find_weights, listed
 
-# A layer, the attribute of it that is meant, and the regularizer for it.
+# A layer, the name of its attribute, and the regularizer to set there.
 Setting = tuple[keras.layers.Layer, str, Any]
 
 
@@ -31,13 +31,13 @@ def lost_on_save(model: keras.Model) -> list[str]:
     """Names of the penalized weights whose penalty is not in the model's config.
 
     Found by trying: `model.get_config()` is called with a probe in place of each
-    regularizer, which records whether it is asked for its config.
+    regularizer, which records whether its config is requested.
 
     Args:
         model: A `keras.Model`.
 
     Returns:
-        A list of weight names; empty if save, load and clone keep every penalty.
+        A list of weight names; empty if saving and cloning keep every penalty.
 
     Example:
 
@@ -63,7 +63,7 @@ def lost_on_save(model: keras.Model) -> list[str]:
     ):
         model.get_config()
     saved = {key for key, (_, _, probe) in probes.items() if probe.saved}
-    # Where the probe could not be set, the layer's own config tells what is saved.
+    # Where the probe could not be set, the config of the layer shows what is saved.
     untried = [
         w for w in penalized if w.config_key and probes[w.config_key] not in in_place
     ]
@@ -80,7 +80,7 @@ def lost_on_save(model: keras.Model) -> list[str]:
 
 
 def _has_config(regularizer: Any) -> bool:
-    # Keras' base class raises an error instead; a plain function needs no config.
+    # The base class of Keras raises an error; a plain function needs no config.
     try:
         getattr(regularizer, "get_config", dict)()
     except Exception:
@@ -95,7 +95,7 @@ def _is_configured(layer: keras.layers.Layer, attribute: str) -> bool:
 
 
 def same_regularizer(a: Any, b: Any) -> bool:
-    """Whether two regularizers are one object, or of the same class and config.
+    """Whether two regularizers are the same object, or have the same class and config.
 
     >>> same_regularizer(keras.regularizers.L2(0.1), keras.regularizers.L2(0.1))
     True
@@ -104,14 +104,14 @@ def same_regularizer(a: Any, b: Any) -> bool:
         return a is b
     if not hasattr(a, "get_config"):
         return type(a) is type(b)
-    with contextlib.suppress(Exception):  # a user's class may have no config
+    with contextlib.suppress(Exception):  # a custom class may have no config
         return type(a) is type(b) and a.get_config() == b.get_config()
     return False
 
 
 @contextlib.contextmanager
 def temporary_regularizers(settings: Iterable[Setting]) -> Iterator[list[Setting]]:
-    """Within, layer attributes hold other regularizers; after, their own again.
+    """Temporarily set layer attributes to other regularizers.
 
     Args:
         settings: Iterable of `(layer, attribute name, regularizer)`.
@@ -142,46 +142,46 @@ def temporary_regularizers(settings: Iterable[Setting]) -> Iterator[list[Setting
             setattr(layer, attribute, value)
 
 
-def warn_of_builtin_limits(model: keras.Model, weights: Iterable[Weight]) -> None:
-    """Warn where built-in regularizers can't do what this package's did."""
+def warn_about_builtin_limits(model: keras.Model, weights: Iterable[Weight]) -> None:
+    """Warn about what is lost if built-in regularizers replace this package's."""
     lost = lost_on_save(model)
     if lost:
         warnings.warn(
             f"The configuration of {model.name!r} does not include the penalty of "
-            f"these weights; loading it drops them: {listed(lost)}. Save the "
-            "wrapper instead, before `unwrap`, or attach again after loading.",
+            f"these weights, so a loaded model does not have it: {listed(lost)}. Save "
+            "the wrapper instead, before `unwrap`, or attach again after loading.",
             stacklevel=3,
         )
-    narrow = [
+    half = [
         w.name
         for w in weights
         if w.regularizer is not None and getattr(w.variable, "dtype", "") == "float16"
     ]
-    if narrow:
+    if half:
         warnings.warn(
-            "Keras' own regularizers add up in float16, whose maximum is 65504, so "
-            "that the penalty of these weights may become infinite: "
-            f"{listed(narrow)}. `keras_l2reg.attach` adds up in float32.",
+            "The regularizers of Keras sum in float16, whose maximum is 65504, so "
+            "the penalty of these weights may become infinite: "
+            f"{listed(half)}. `keras_l2reg.attach` sums in float32.",
             stacklevel=3,
         )
 
 
-def warn_of_lost_lora(
+def warn_about_lost_lora(
     model: keras.Model, penalized: Iterable[str], weights: Iterable[Weight]
 ) -> None:
-    """Warn if LoRA's kernels have a penalty and will not be there after loading.
+    """Warn if LoRA kernels have a penalty, but will not exist after loading.
 
     Args:
         model: A `keras.Model`.
-        penalized: Names of the weights with a penalty by the wrapper around it.
+        penalized: Names of the weights with a penalty of the wrapper.
         weights: All weights of the model.
     """
     factors = {w.name for w in weights if w.is_lora_factor}.intersection(penalized)
-    # Only then, as it is slow.
+    # Only if needed, since it is slow.
     lost = factors.intersection(lost_on_save(model)) if factors else ()
     if lost:
         warnings.warn(
-            f"The configuration of {model.name!r} does not include the LoRA of these "
+            f"The configuration of {model.name!r} does not include these LoRA "
             "weights: Keras merges them into the kernels, which have no penalty once "
             f"loaded: {listed(sorted(lost))}. After loading, call `enable_lora` and "
             "wrap the model again.",

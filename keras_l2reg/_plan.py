@@ -1,4 +1,4 @@
-"""The plan of an attachment: everything is checked and chosen, nothing is written.
+"""Plan an attachment: check the arguments and choose the weights, change nothing.
 
 >>> layer = keras.layers.Dense(3, name="a", kernel_regularizer="l1")
 >>> model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(2)])
@@ -30,9 +30,9 @@ from keras_l2reg.regularizers import (
 )
 from keras_l2reg.weights import Weight, listed
 
-# The choices, and the names of the weights that keep the penalty they have instead.
+# The choices, and the names of the weights that keep their existing penalty.
 Plan = tuple[list[Choice], list[str]]
-# What users may give: a strength, a regularizer, a name or a config.
+# What users may pass: a strength, a regularizer, a name or a config.
 RegularizerLike = float | keras.Variable | Callable[..., Any] | str | dict[str, Any]
 
 
@@ -68,7 +68,7 @@ def plan_attachment(
     existing: Existing | None = None,
     **rule: Unpack[Rule],
 ) -> Plan:
-    """Check all arguments and choose the weights, without writing anything.
+    """Check all arguments and choose the weights, without changing anything.
 
     Args:
         model, existing: as in `attach`.
@@ -77,8 +77,8 @@ def plan_attachment(
             `select_weights`.
 
     Returns:
-        A list of `Choice`, and the names of the weights that keep the penalty they
-        have instead.
+        A list of `Choice`, and the names of the weights that keep their existing
+        penalty.
 
     Raises:
         TypeError, ValueError: as `attach`.
@@ -87,31 +87,31 @@ def plan_attachment(
     regularizer_of = regularizer_for(regularizer)
     choices, kept = [], []
     for weight, factor in select_weights(model, **rule):
-        present = regularizer_without(weight, model)
-        if present is not None and existing in (None, "keep"):
+        current = regularizer_without(weight, model)
+        if current is not None and existing in (None, "keep"):
             kept.append(weight.name)
             continue
         new, adds = regularizer_of(weight, factor), existing == "add"
-        total = Sum([present, new]) if adds and present is not None else new
+        total = Sum([current, new]) if adds and current is not None else new
         _check_applies(total, weight)
         choices.append(Choice(weight, factor, adds))
     if not choices:
         raise ValueError(
             "Expected at least one weight to put the penalty on. Received: weights "
             f"that all have one already ({listed(kept)}), which is kept; pass "
-            "existing='replace' to put the new penalty in its place, or "
+            "existing='replace' to replace it with the new penalty, or "
             "existing='add' to have both"
         )
     return choices, kept
 
 
 def warn_if_kept(names: list[str], existing: Existing | None) -> None:
-    """Name the weights that keep the penalty they have, unless `existing` says so."""
+    """Warn about weights that keep their penalty, unless `existing` was passed."""
     if names and existing is None:
         warnings.warn(
-            "These weights have a penalty already, which is kept, so that the new "
-            f"one does not reach them: {listed(names)}. Pass existing='replace' or "
-            "'add' to reach them, or existing='keep' if this is what you want.",
+            "These weights already have a penalty, which is kept, so the new one "
+            f"does not apply to them: {listed(names)}. Pass existing='replace' or "
+            "'add' to change that, or existing='keep' if this is what you want.",
             stacklevel=3,
         )
 
@@ -123,9 +123,9 @@ def check_existing(existing: Any) -> None:
     """
     if existing not in (None, "keep", "replace", "add"):
         raise ValueError(
-            "Invalid value for argument `existing`. Expected 'keep' (leaves weights "
-            "alone that have a penalty), 'replace', 'add' or `None` ('keep' with a "
-            f"warning). Received: existing={existing!r}"
+            "Invalid value for argument `existing`. Expected 'keep' (does not "
+            "change weights that have a penalty), 'replace', 'add' or `None` ('keep' "
+            f"with a warning). Received: existing={existing!r}"
         )
 
 
@@ -147,7 +147,7 @@ def regularizer_without(weight: Weight, model: keras.Model) -> Regularizer | Non
 def regularizer_for(regularizer: Regularizer) -> Callable[[Weight, float], Regularizer]:
     """The function from a weight and its multiplier to the regularizer that it gets.
 
-    `multiplier * regularizer(w)`, in float32 for weights of half types; one object for
+    `multiplier * regularizer(w)`, in float32 for half-precision weights; one object for
     all weights of the same multiplier and dtype.
 
     >>> from keras_l2reg import find_weights
@@ -182,7 +182,7 @@ def _check_applies(regularizer: Regularizer, weight: Weight) -> None:
         raise ValueError(
             "Expected a regularizer that applies to every covered weight. Received: "
             f"{type(regularizer).__name__}, which fails on {weight.name} of shape "
-            f"{tuple(weight.variable.shape)}: {error}. Leave such weights out by "
+            f"{tuple(weight.variable.shape)}: {error}. Leave such weights out with "
             "`layers` or `exclude`"
         ) from error
     if tuple(getattr(penalty, "shape", ())) != ():

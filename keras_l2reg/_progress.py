@@ -1,4 +1,4 @@
-"""A progress bar, in a terminal and in a notebook."""
+"""A progress bar, in a terminal or a notebook."""
 
 import contextlib
 import html
@@ -22,7 +22,7 @@ def progress_bar(
     Args:
         label: String, what is counted.
         total: Integer, the count at the end.
-        visible: Boolean, `False` shows nothing. Defaults to `True`.
+        visible: Boolean, whether to show the bar. Defaults to `True`.
 
     Returns:
         A context manager. Its callback takes the number of units to advance by.
@@ -71,7 +71,7 @@ def _html_bar(label: str, total: int) -> Iterator[Advance]:
 
 
 class _Bar:
-    """The state of a bar, as a notebook shows it."""
+    """The state of a bar, which a notebook displays."""
 
     def __init__(self, label: str, total: int):
         self.label, self.total, self.done = label, total, 0

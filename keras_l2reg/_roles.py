@@ -1,15 +1,15 @@
 """The role of a weight, inferred from its name and shape by one table.
 
-Keras does not record what a variable is for, so its name has to tell. `ROLES` lists the
-words that stand for each role; `role_of` applies the table:
+Keras does not record what a variable is for, so the role is inferred from its name.
+`ROLES` lists the words for each role; `role_of` applies the table:
 
 1. A name is split into whole words, at underscores, digits and capital letters:
-   `debiased_kernel` holds no `bias`.
+   `debiased_kernel` does not contain `bias`.
 2. The last word that is in the table decides, as the last noun of an English compound
    does: a `token_kernel` is a kernel, a `kernel_scale` is a scale.
-3. A kernel needs two dimensions above 1. Only if its name ends in a kernel word are two
-   dimensions of any size enough (`Dense(1)` has a kernel of shape `(units, 1)`), and
-   only `kernel` itself needs none.
+3. A kernel needs two dimensions of size above 1. If the name ends in a word for a
+   kernel, two dimensions of any size are enough (`Dense(1)` has a kernel of shape
+   `(units, 1)`); if it ends in `kernel`, any shape is.
 4. Without a known word the shape decides: two dimensions above 1 make a kernel.
 
 A role is a guess if it follows from the shape alone, or from a word that is not the
@@ -34,8 +34,8 @@ class Role:
         meaning: What a weight of this role does.
         covered: `True` if a penalty covers it by default, `False` if never, or the
             name of the argument that covers it.
-        words: The words that stand for it; plurals in `s` are understood.
-        names: Whole names that stand for it although the words in them do not.
+        words: The words that indicate the role, also with a plural `s`.
+        names: Whole names that indicate the role although their words do not.
             Defaults to none.
     """
 
@@ -86,9 +86,9 @@ ROLES = {
 }
 KERNEL_ROLES = tuple(name for name, role in ROLES.items() if role.covered is True)
 
-_OF_WORD = {word: name for name, role in ROLES.items() for word in role.words}
-_OF_NAME = {whole: name for name, role in ROLES.items() for whole in role.names}
-# A query in a layer that also has a key is the kernel that makes queries of inputs.
+_ROLE_OF_WORD = {word: name for name, role in ROLES.items() for word in role.words}
+_ROLE_OF_NAME = {whole: name for name, role in ROLES.items() for whole in role.names}
+# A query in a layer that also has a key is the kernel that projects to queries.
 _KEY_OF = {"query": "key", "queries": "keys"}
 
 
@@ -127,8 +127,8 @@ def role_of(
     """
     # In a nested structure, the last part with a letter is the name: `tokens/0`.
     words = next(filter(None, map(_words, reversed(name.split("/")))), [])
-    if "_".join(words) in _OF_NAME:
-        return _by_whole_name(_OF_NAME["_".join(words)], shape)
+    if "_".join(words) in _ROLE_OF_NAME:
+        return _by_whole_name(_ROLE_OF_NAME["_".join(words)], shape)
     known = [(word, role) for word in words if (role := _role_of_word(word))]
     if not known or _projects(known[-1][0], name, siblings):
         return _by_shape(shape)
@@ -141,7 +141,7 @@ def role_of(
 
 
 def _by_whole_name(role: str, shape: Sequence[int] | None) -> tuple[str, bool]:
-    # As in hand-written layers, `w` and `b`; but a matrix `B` is not a bias.
+    # Custom layers call them `w` and `b`; but a matrix `B` is not a bias.
     if role in KERNEL_ROLES:
         fits = shape is None or len(shape) >= 2
     else:
@@ -167,7 +167,7 @@ def _words(name: str) -> list[str]:
 
 
 def _role_of_word(word: str) -> str | None:
-    return _OF_WORD.get(word) or _OF_WORD.get(word.removesuffix("s"))
+    return _ROLE_OF_WORD.get(word) or _ROLE_OF_WORD.get(word.removesuffix("s"))
 
 
 def _by_shape(shape: Sequence[int] | None) -> tuple[str, bool]:
@@ -182,6 +182,6 @@ def _is_matrix(shape: Sequence[int]) -> bool:
 
 
 def _projects(word: str, name: str, siblings: Iterable[str]) -> bool:
-    """Whether a weight called a query makes the queries, as a key beside it does."""
+    """Whether a weight named `query` is a kernel, since the layer also has a key."""
     key = name.lower().replace(word, _KEY_OF.get(word, word))
     return word in _KEY_OF and key in [sibling.lower() for sibling in siblings]

@@ -1,7 +1,8 @@
 """The rule that selects weights.
 
-`select_weights` returns the weights that the rule covers, of those that `find_weights`
-finds, each with its multiplier. `decide` says of every weight why it is covered or not.
+Of the weights that `find_weights` finds, `select_weights` returns those that the rule
+covers, each with its multiplier. `decide` explains for every weight why it is covered
+or not.
 
 >>> model = keras.Sequential(
 ...     [keras.Input((4,)), keras.layers.Dense(3, name="hidden"),
@@ -37,7 +38,7 @@ def select_weights(
 
     By default these are the kernels (roles kernel, recurrent, depthwise, pointwise):
     no biases, no scale or shift of a normalization, no embeddings or tokens, and not
-    the frozen base of a LoRA layer. A weight of multiplier 0 is left out.
+    the frozen kernel of a LoRA layer. A weight with multiplier 0 is left out.
     `print_weights` shows the selection.
 
     Args:
@@ -78,8 +79,8 @@ def select_weights(
     covered = [(d.weight, d.multiplier) for d in decisions if d.multiplier]
     if covered:
         return covered
-    open_to = candidates(model, biases, embeddings)
-    if not open_to:
+    selectable = candidates(model, biases, embeddings)
+    if not selectable:
         weights = [d.weight for d in decisions]
         raise ValueError(
             "Expected a model with at least one weight to penalize. "
@@ -88,26 +89,26 @@ def select_weights(
         )
     raise ValueError(
         "Expected `layers`, `exclude` and `multipliers` to leave at least one weight "
-        f"to penalize of {_described(open_to)}. Received: layers={layers!r}, "
+        f"to penalize of {_described(selectable)}. Received: layers={layers!r}, "
         f"exclude={exclude!r}, multipliers={multipliers!r}; `print_weights` with the "
-        "same arguments, one of them left out, shows which one leaves out what"
+        "same arguments shows which of them leaves out each weight"
     )
 
 
 _NO_KERNEL = (
-    ". Hint: no layer of it has a kernel, so there is nothing to regularize; `biases=` "
+    ". Hint: its layers have no kernel, so there is nothing to regularize; `biases=` "
     "and `embeddings=` cover weights of other roles"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Whether and why the rule covers a weight.
+    """Whether the rule covers a weight, and why.
 
     Args:
         weight: The `Weight`.
-        multiplier: Float; 0.0 where the rule does not cover the weight.
-        why: What decided it, in a few words.
+        multiplier: Float; 0.0 if the rule does not cover the weight.
+        why: The reason, in a few words.
     """
 
     weight: Weight
@@ -146,12 +147,12 @@ def decide(
     narrowed = None if layers is None else as_list(layers)
     excluded, multipliers = as_list(exclude), multipliers or {}
     weights = find_weights(model)
-    open_to = [w for w in weights if not _why_closed(w, flags)]
-    if open_to:
+    selectable = [w for w in weights if not _why_not_selectable(w, flags)]
+    if selectable:
         for pattern in narrowed or []:
-            _check_matches(pattern, model, open_to, weights, "layers")
+            _check_matches(pattern, model, selectable, weights, "layers")
         for pattern in multipliers:
-            _check_matches(pattern, model, open_to, weights, "multipliers")
+            _check_matches(pattern, model, selectable, weights, "multipliers")
     for pattern in excluded:
         # A weight that the role leaves out may be excluded as well.
         _check_matches(pattern, model, weights, weights, "exclude")
@@ -169,10 +170,10 @@ def _decide(
     exclude: list[Pattern],
     multipliers: Mapping[str, float],
 ) -> tuple[float, str]:
-    """The multiplier of a weight, and what decided it."""
-    closed = _why_closed(weight, flags)
-    if closed:
-        return 0.0, closed
+    """The multiplier of a weight, and the reason for it."""
+    reason = _why_not_selectable(weight, flags)
+    if reason:
+        return 0.0, reason
     why = ["role, a guess" if weight.is_guess else "role"]
     if layers is not None:
         matching = [p for p in layers if _matches(weight, p, model)]
@@ -190,7 +191,7 @@ def _decide(
     return multiplier, ", ".join(why)
 
 
-def _why_closed(weight: Weight, flags: Mapping[str, bool]) -> str | None:
+def _why_not_selectable(weight: Weight, flags: Mapping[str, bool]) -> str | None:
     """Why `layers` and `multipliers` can't cover the weight, or `None` if they can."""
     if weight.is_frozen_lora_base:
         return "base of LoRA"
@@ -203,20 +204,20 @@ def _why_closed(weight: Weight, flags: Mapping[str, bool]) -> str | None:
 def candidates(
     model: keras.Model, biases: bool = False, embeddings: bool = False
 ) -> list[Weight]:
-    """The weights whose role the rule covers, before names narrow it down.
+    """The weights whose role the rule covers, before patterns narrow them down.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
     >>> [weight.name for weight in candidates(model)]
     ['a/kernel']
     """
     flags = {"biases": biases, "embeddings": embeddings}
-    return [w for w in find_weights(model) if not _why_closed(w, flags)]
+    return [w for w in find_weights(model) if not _why_not_selectable(w, flags)]
 
 
 def _matches(weight: Weight, pattern: Pattern, model: keras.Model) -> bool:
     if isinstance(pattern, str):
         return fnmatch.fnmatchcase(weight.name, pattern)
-    # The model itself is not in `weight.layers`, but contains all the weights.
+    # The model itself is not in `weight.layers`, but contains all weights.
     around = (inner_model(model), *weight.layers)
     return any(isinstance(layer, pattern) for layer in around)
 
@@ -228,17 +229,17 @@ def _shown(pattern: Pattern) -> str:
 def _check_matches(
     pattern: Pattern,
     model: keras.Model,
-    open_to: list[Weight],
+    selectable: list[Weight],
     weights: list[Weight],
     argument: str,
 ) -> None:
-    if any(_matches(weight, pattern, model) for weight in open_to):
+    if any(_matches(weight, pattern, model) for weight in selectable):
         return
     matched = [w for w in weights if _matches(w, pattern, model)]
     found = f"matches only {_described(matched)}" if matched else "matches nothing"
     raise ValueError(
         f"Invalid value for argument `{argument}`. Expected something that matches one "
-        f"of the weights {_described(open_to)}. "
+        f"of the weights {_described(selectable)}. "
         f"Received: {argument}={_shown(pattern)}, which {found}"
         f"{_hints(model, matched, pattern)}"
     )
@@ -260,21 +261,22 @@ def _hints(
     if isinstance(pattern, str) and not weights:
         names = [weight.name for weight in find_weights(model)]
         hints.append(
-            f"a glob is over whole weight names, so write {_glob_meant(pattern, names)}"
+            "a glob must match a whole weight name, so write "
+            f"{_suggested_glob(pattern, names)}"
         )
     quantized = _quantized_layers(model)
     if quantized:
         hints.append(
             f"the layers {quantized} are quantized: their kernels are integers, which "
-            "do not train and take no penalty. Attach it before `quantize`, or call "
-            "`enable_lora` on these layers, whose small kernels take one"
+            "cannot be trained or penalized. Attach before `quantize`, or call "
+            "`enable_lora` on these layers, whose LoRA kernels can be penalized"
         )
     if not _keras.is_built_throughout(model):
         hints.append("build or call the model first: an unbuilt layer may hide weights")
     return "".join(f". Hint: {hint}" for hint in hints)
 
 
-def _glob_meant(pattern: str, names: list[str]) -> str:
+def _suggested_glob(pattern: str, names: list[str]) -> str:
     """What to write instead of a glob that matches none of the names."""
     for glob in (f"{pattern}/*", f"*/{pattern}", f"*/{pattern}/*"):
         if any(fnmatch.fnmatchcase(name, glob) for name in names):
@@ -282,13 +284,13 @@ def _glob_meant(pattern: str, names: list[str]) -> str:
     for glob in (pattern, f"{pattern}/*", f"*/{pattern}", f"*/{pattern}/*"):
         for name in names:
             if fnmatch.fnmatchcase(name.lower(), glob.lower()):
-                return f"{name!r}, with its upper and lower case"
+                return f"{name!r}, in this upper and lower case"
     close = difflib.get_close_matches(pattern, names, 1, cutoff=0.5)
     return f"{close[0]!r}?" if close else "one of these, with * for any part of it"
 
 
 def _quantized_layers(model: keras.Model) -> list[str]:
-    # In float8, the kernels are floats and train.
+    # In float8, the kernels are floats and can be trained.
     return [
         layer.name
         for layer in _keras.all_layers(model)

@@ -1,8 +1,8 @@
-"""What a wrapper's config says about its weights, and how it is read again.
+"""Save and load which weights a wrapper covers.
 
-The rule is applied once; its outcome is saved as it is in effect: which weight, with
-which multiplier. So a file can be loaded whatever was done to the model since then:
-quantized, given LoRA or other layers, its penalty removed.
+The rule is applied once; its outcome is saved as it is in effect: which weights, with
+which multipliers. So a file can be loaded whatever happened to the model after it was
+wrapped: quantization, LoRA, new layers, or the removal of its penalty.
 
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
 >>> rule = {"biases": False, "embeddings": False, "layers": [keras.layers.Dense],
@@ -31,15 +31,15 @@ from keras_l2reg._stack import Attachment, config_stack, stack_of
 from keras_l2reg._validation import as_list
 from keras_l2reg.weights import Weight, listed
 
-# The version of `L2AllWeights.get_config`: 1 had the rule, without its outcome.
+# The version of `L2AllWeights.get_config`: 1 has the rule, without its outcome.
 FORMAT = 2
 
-# Name, multiplier (`None` without a penalty), and whether the penalty adds to another.
+# Name, multiplier (`None` without a penalty), and whether it is added to another one.
 Row = list[Any]
 
 
 def outcome_of(attachment: Attachment, weights: Iterable[Weight]) -> list[Row]:
-    """What an attachment has in effect: a row for each weight, in order.
+    """The effect of an attachment: one row per weight, in order.
 
     Returns:
         A list of `[name, multiplier, adds]`: the multiplier is `None` where the
@@ -77,11 +77,11 @@ def penalized_names(rows: Iterable[Row]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """What a file says about a wrapper's weights.
+    """What a file contains about the weights of a wrapper.
 
     Args:
         outcome: The rows of `outcome_of`; `None` if the rule was not applied yet, or
-            in a file of format 1, which has the rule alone.
+            in a file of format 1, which has only the rule.
         is_removed: Boolean, whether the penalty had been removed.
     """
 
@@ -90,17 +90,17 @@ class Saved:
 
     @property
     def needs_rule(self) -> bool:
-        """Whether the rule is still to be applied."""
+        """Whether the rule still has to be applied."""
         return self.outcome is None and not self.is_removed
 
     def choices(self, weights: Sequence[Weight], is_complete: bool) -> list[Choice]:
         """The weights with a penalty according to the outcome, in the loaded model.
 
-        Weights are found by name. Where names differ (the layers of a subclassed model
-        get new automatic names), they are found by order, if there are as many.
+        Weights are found by name. If names differ (the layers of a subclassed model
+        get new automatic names), they are found by order, if their number is the same.
 
         Args:
-            weights: All weights of the model that there are by now.
+            weights: All weights of the model that exist so far.
             is_complete: Boolean, whether all layers are built.
         """
         rows = self.outcome or []
@@ -125,7 +125,7 @@ class Saved:
 
 
 def configs_without(attachment: Attachment, weights: Iterable[Weight]) -> list[Setting]:
-    """The layers' regularizers as they should be in the inner model's own config.
+    """The layers' regularizers as they should be in the config of the inner model.
 
     Returns:
         A list of `(layer, attribute name, regularizer)`.
@@ -149,10 +149,10 @@ def configs_without(attachment: Attachment, weights: Iterable[Weight]) -> list[S
 
 
 def rule_to_config(model: keras.Model, rule: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that chose the weights, in a form that a config can hold.
+    """The arguments that chose the weights, as a serializable config.
 
-    Classes are given by name. The names of the weights are added, so that the globs
-    can be adapted to other names.
+    Classes are replaced by their names. The names of the weights are added, so that
+    globs can be adapted if the names change.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
     >>> rule = {"biases": True, "embeddings": False, "layers": None}

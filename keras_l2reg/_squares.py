@@ -16,7 +16,7 @@ HALF_TYPES = ("float16", "bfloat16")
 
 
 def sum_of_squares(*weights: Any) -> Any:
-    """`sum_k sum(w_k**2)`, each weight read once; half types are summed in float32.
+    """`sum_k sum(w_k**2)`, each weight read once; half precision is summed in float32.
 
     Args:
         weights: Variables or tensors of any shape, all of one float dtype.

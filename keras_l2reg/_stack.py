@@ -1,7 +1,7 @@
 """The regularizers on one weight, or in one layer attribute, as a stack.
 
-A `Stack` holds what its owner had at first (the original) and the entries of those who
-put a regularizer on it since. What is in effect follows from the stack alone, in
+A `Stack` holds the original regularizer of its owner, and an entry for each regularizer
+that was put on it later. The stack alone determines the regularizer in effect, in
 whatever order entries are added and removed.
 
 >>> variable = keras.Variable([1.0])
@@ -30,7 +30,7 @@ class Attachment:
     """One call of `attach`, or one wrapper, to which entries belong.
 
     Args:
-        model: The `keras.Model` that the weights were chosen from; held weakly.
+        model: The `keras.Model` whose weights were chosen; referenced weakly.
         by_wrapper: Boolean, whether a wrapper made it. Defaults to `False`.
     """
 
@@ -43,24 +43,24 @@ class Attachment:
 
     @property
     def model(self) -> keras.Model | None:
-        """The model, or `None` once it is gone."""
+        """The model, or `None` once it was deleted."""
         return self._model()
 
     def sum(self, below: Regularizer, regularizer: Regularizer) -> Sum:
-        """The sum of both: one object for all weights, so that it can be compared."""
+        """The sum of both: one object for all weights, so that they can be compared."""
         key = id(below), id(regularizer)
         if key not in self._sums:
-            # The terms are kept with their sum, so that their ids stay theirs.
+            # The terms are kept with their sum, so that their ids are not reused.
             self._sums[key] = below, regularizer, Sum([below, regularizer])
         return self._sums[key][-1]
 
     @property
     def models(self) -> set[keras.layers.Layer]:
-        """The models known to hold a weight that this attachment is on."""
+        """The models known to contain a weight that this attachment is on."""
         return {model for stack in self.stacks for model in stack.models}
 
     def reaches_a_weight(self) -> bool:
-        """Whether one of its entries is in effect, or none was needed so far."""
+        """Whether one of its entries is in effect, or it has no entries yet."""
         stacks = list(self.stacks)
         return not self.is_removed and (
             not stacks or any(stack.entry_of(self) is not None for stack in stacks)
@@ -93,11 +93,11 @@ class Entry:
 
 
 class Stack:
-    """What a variable or a layer attribute held at first, and what was put on it since.
+    """The original regularizer of a variable or layer attribute, and later entries.
 
     Args:
         owner: A `keras.Variable`, or the layer whose attribute saves a regularizer;
-            held weakly, as the owner holds the stack.
+            referenced weakly, since the owner references the stack.
         attribute: String, the attribute of `owner` that holds the regularizer.
     """
 
@@ -129,25 +129,25 @@ class Stack:
 
     @property
     def models(self) -> list[keras.layers.Layer]:
-        """The models that are known to hold the weight."""
+        """The models that are known to contain the weight."""
         return [model for ref in self._models if (model := ref()) is not None]
 
     def add_model(self, ref: weakref.ref[keras.layers.Layer]) -> None:
-        """Remember a model that holds the weight."""
+        """Record a model that contains the weight."""
         if ref not in self._models:
             self._models = (*self._models, ref)
 
     def update_original(self) -> None:
-        """Without entries, what the owner holds now is the original."""
+        """Without entries, the current regularizer of the owner is the original."""
         if not self.entries:
             self.original = self.base = self.read()
 
     def read(self) -> Regularizer | None:
-        """What the owner holds."""
+        """The current regularizer of the owner."""
         return getattr(self._owner(), self.attribute)
 
     def write(self, regularizer: Regularizer | None) -> None:
-        """Let the owner hold `regularizer`."""
+        """Set the regularizer of the owner."""
         owner = self._owner()
         if owner is None or self.read() is regularizer:
             return
@@ -156,17 +156,17 @@ class Stack:
         except Exception:
             if isinstance(owner, keras.Variable):
                 raise
-            # A layer may make it read-only; then nothing can be saved by it.
+            # The attribute may be read-only; then the layer can't save the regularizer.
             self.is_writable, self.entries = False, ()
 
     def value(
         self, without: Callable[[Attachment | None], bool] = lambda attachment: False
     ) -> Regularizer | None:
-        """The regularizer in effect, or the one that would be `without` some entries.
+        """The regularizer in effect, or that without some entries.
 
         Args:
-            without: Function from an entry's attachment to whether it is left out.
-                Defaults to leaving out none.
+            without: Function from the attachment of an entry to whether to leave the
+                entry out. Defaults to leaving out none.
         """
         if not self.entries:
             return self.original
@@ -177,7 +177,7 @@ class Stack:
         return value
 
     def entry_of(self, attachment: Attachment) -> Entry | None:
-        """The attachment's entry if it is in effect, not replaced from above."""
+        """The entry of the attachment, unless an entry above replaces it."""
         for entry in reversed(self.entries):
             if entry.attachment is attachment:
                 return entry
@@ -186,23 +186,23 @@ class Stack:
         return None
 
     def above(self, attachment: Attachment) -> Sequence[Entry]:
-        """The entries above the attachment's."""
+        """The entries above that of the attachment."""
         own = [n for n, e in enumerate(self.entries) if e.attachment is attachment]
         return self.entries[own[-1] + 1 :] if own else []
 
     def value_for_config(self, attachment: Attachment) -> Regularizer | None:
-        """What a saved config should hold, if loading it adds the attachment again."""
+        """The regularizer for a saved config, to which loading adds the attachment."""
         above, entry = self.above(attachment), self.entry_of(attachment)
         if not above or entry is None or entry.adds:
             return self.value(lambda other: other is attachment)
-        # Loaded, the attachment is on top and adds to what is above it now.
+        # Once loaded, the attachment is on top and adds to what is above it now.
         value = None
         for other in above:
             value = other.applied_to(value)
         return value
 
     def copy_entries(self, other: "Stack") -> None:
-        """Take over the entries of `other`, from which the owner was made."""
+        """Copy the entries of `other`, whose regularizer the owner was created with."""
         self.original, self.base = other.original, other.base
         self.entries = [dataclasses.replace(entry) for entry in other.entries]
         for entry in self.entries:
@@ -211,7 +211,7 @@ class Stack:
 
 
 def stack_of(weight: Weight) -> Stack | None:
-    """The stack of a weight's variable; in an unbuilt layer, of its layer attribute.
+    """The stack of a weight's variable; for an unbuilt layer, of its attribute.
 
     `None` for an unbuilt layer without such an attribute.
     """
@@ -219,7 +219,7 @@ def stack_of(weight: Weight) -> Stack | None:
         return config_stack(weight)
     stack = _stack(weight.variable, "regularizer")
     configured = config_stack(weight)
-    # A layer built after the attachment made the variable from its attribute.
+    # If the layer was built later, the variable got the regularizer of the attribute.
     if (
         configured is not None
         and configured.entries
@@ -233,7 +233,7 @@ def stack_of(weight: Weight) -> Stack | None:
 def config_stack(weight: Weight) -> Stack | None:
     """The stack of the layer attribute that saves a weight's regularizer.
 
-    `None` where there is no such attribute, or one that can't be set.
+    `None` if there is no such attribute, or if it can't be set.
     """
     if not weight.config_attribute:
         return None
@@ -242,7 +242,7 @@ def config_stack(weight: Weight) -> Stack | None:
 
 
 def stacks_of(weight: Weight) -> list[Stack]:
-    """Both stacks of a weight, as far as there are two."""
+    """The stacks of a weight: of its variable and of its layer attribute, if any."""
     return [s for s in (stack_of(weight), config_stack(weight)) if s is not None]
 
 

@@ -19,7 +19,7 @@ def check_strength(value: Any, name: str) -> float | keras.Variable:
     """Return `value` if it is a finite float >= 0 or a scalar Variable.
 
     Args:
-        value: What was given as the strength.
+        value: The strength that was passed.
         name: Name of the argument, for the error.
 
     Raises:
@@ -34,20 +34,20 @@ def check_strength(value: Any, name: str) -> float | keras.Variable:
     if value.shape != ():
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a scalar variable. "
-            f"Received: {name}={value} of shape {tuple(value.shape)}; give one "
-            "number for all weights, or a strength for each by `multipliers`"
+            f"Received: {name}={value} of shape {tuple(value.shape)}; pass one "
+            "number for all weights, and `multipliers` for different strengths"
         )
     return value
 
 
 def strength_value(strength: float | keras.Variable) -> float:
-    """The present number of a strength, be it a float or a Variable.
+    """The current value of a strength, which is a float or a Variable.
 
     >>> strength_value(keras.Variable(0.5))
     0.5
     """
     if isinstance(strength, keras.Variable):
-        # Through the shortest decimal: 0.01, not 0.009999999776482582.
+        # By its shortest decimal representation: 0.01, not 0.009999999776482582.
         return float(str(ops.convert_to_numpy(strength)))
     return strength
 
@@ -83,13 +83,13 @@ def times(strength: float | keras.Variable, penalty: Any) -> Any:
         if _keras.backend.is_baked_in(strength, penalty):
             warnings.warn(
                 f"The strength {strength.name!r} is a variable that the model in "
-                "training does not track, so JAX compiles its present value into the "
+                "training does not track, so JAX compiles its current value into the "
                 "step. Train the `L2AllWeights` that it belongs to, or a model that "
                 "contains this wrapper.",
                 stacklevel=3,
             )
         return ops.cast(strength, penalty.dtype) * penalty
     if _keras.backend.in_transform():
-        # There, forward mode makes a float64 of a float times a scalar.
+        # There, forward mode returns float64 for a float times a scalar tensor.
         return ops.convert_to_tensor(strength, penalty.dtype) * penalty
     return strength * penalty

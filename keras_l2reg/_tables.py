@@ -24,17 +24,17 @@ from keras_l2reg._notebook import in_notebook
 class Table:
     """Rows of text under named columns.
 
-    The text of a cell is shown literally. Otherwise rich would take a name in brackets
-    for a style, HTML one in angle brackets for a tag, and a terminal would execute an
-    escape sequence in the name of a saved model.
+    The text of a cell is shown literally. Otherwise, rich would interpret brackets as
+    styles, HTML would interpret angle brackets as tags, and a terminal would execute
+    escape sequences in the names of a saved model.
 
     Args:
-        columns: Strings, the heads of the columns.
+        columns: Strings, the headings of the columns.
         rows: Sequences of strings; a cell may have several lines.
         right: The columns that are aligned to the right. Defaults to none.
         title: String above the table. Defaults to `None`.
         notes: Lines of text below the table. Defaults to none.
-        empty: The text shown instead of no rows. Defaults to `"No rows."`.
+        empty: The text to show if there are no rows. Defaults to `"No rows."`.
         ruled: Boolean, whether to draw a line between rows. Defaults to `False`.
         folds: Boolean, whether to break long cells to fit the terminal's width.
             Defaults to `True`.
@@ -59,7 +59,7 @@ class Table:
         title = [] if self.title is None else [_plain(self.title)]
         return "\n".join([*title, *body, *map(_plain, self.notes)])
 
-    # A notebook shows the `repr` where it can't show HTML.
+    # A notebook shows the `repr` if it can't show HTML.
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
@@ -74,8 +74,8 @@ class Table:
             table.add_column(Text(_plain(name)), justify=justify, overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(_plain(cell)) for cell in row))
-        # By default, rich sends to the notebook what is meant for `file`, and colors
-        # it where FORCE_COLOR is set.
+        # By default, rich writes to the notebook instead of `file`, and in color if
+        # FORCE_COLOR is set.
         file = io.StringIO()
         console = Console(
             file=file,
@@ -89,7 +89,7 @@ class Table:
     def _html(self) -> Iterator[str]:
         title = "" if self.title is None else _escaped(self.title)
         if self.rows:
-            # Jupyter and others style this class, which is pandas'.
+            # Jupyter and others have styles for this class, which pandas uses.
             yield '<table border="1" class="dataframe">'
             yield f'<caption style="text-align: left">{title}</caption>' * bool(title)
             yield f"<thead>{self._html_row('th', self.columns)}</thead>"
@@ -148,7 +148,7 @@ def is_terminal() -> bool:
 
 
 def _plain(text: str) -> str:
-    """Text with its control characters spelled out.
+    """Text with its control characters escaped.
 
     >>> _plain("a\\x1b[31mb")
     'a\\\\x1b[31mb'

@@ -34,7 +34,7 @@ def check_number(value: Any, name: str, expected: str = "a float") -> float:
         expected: What the argument may be, for the error. Defaults to `"a float"`.
 
     Raises:
-        TypeError: `value` is not a number, but a `keras.Variable` for example.
+        TypeError: `value` is not a number, for example a `keras.Variable`.
         ValueError: `value` is negative, infinite or NaN.
 
     >>> import numpy as np
@@ -46,7 +46,7 @@ def check_number(value: Any, name: str, expected: str = "a float") -> float:
         raise TypeError(
             f"Invalid type for argument `{name}`. Expected {expected}. "
             f"Received: {name}={value!r} of type {type(value).__name__}"
-            f"{number_meant(value, name)}"
+            f"{number_hint(value, name)}"
         )
     if not math.isfinite(number) or number < 0:
         raise ValueError(
@@ -59,7 +59,7 @@ def check_number(value: Any, name: str, expected: str = "a float") -> float:
 def as_number(value: Any) -> float | None:
     """Convert a real number, or an array of shape (), to a float.
 
-    Returns `None` for anything else, also for booleans and for `keras.Variable`.
+    Returns `None` for anything else, including booleans and `keras.Variable`.
 
     >>> as_number(keras.ops.convert_to_tensor(0.5)), as_number("0.5"), as_number(True)
     (0.5, None, None)
@@ -72,12 +72,12 @@ def as_number(value: Any) -> float | None:
         dtype = keras.backend.standardize_dtype(value.dtype)
         return float(value) if "int" in dtype or "float" in dtype else None
     except Exception:
-        # Not a dtype of numbers, or a tensor in a trace, which has no value yet.
+        # Not a numeric dtype, or a tensor in a trace, which has no value yet.
         return None
 
 
-def number_meant(value: Any, name: str) -> str:
-    """How to write a number that was given as text or as a variable, for an error."""
+def number_hint(value: Any, name: str) -> str:
+    """How to pass a number that was given as text or as a variable, for an error."""
     if isinstance(value, str):
         try:
             return f"; write {name}={float(value)}, without quotes"
@@ -85,7 +85,7 @@ def number_meant(value: Any, name: str) -> str:
             return ""
     if isinstance(value, keras.Variable):
         return (
-            "; give its current value, "
+            "; pass its current value, "
             f"{name}=float(keras.ops.convert_to_numpy(variable))"
         )
     return ""
@@ -95,7 +95,7 @@ def check_integer(value: Any, name: str, least: int = 1) -> int:
     """Return an integer >= `least` as an `int`.
 
     Raises:
-        TypeError: `value` is not an integer, but a boolean for example.
+        TypeError: `value` is not an integer, for example a boolean.
         ValueError: `value` is less than `least`.
 
     >>> import numpy as np
@@ -103,7 +103,7 @@ def check_integer(value: Any, name: str, least: int = 1) -> int:
     3
     """
     try:
-        # The index of a boolean, 0 or 1, is hardly ever the number that is meant.
+        # A boolean has an index, 0 or 1, but is hardly ever meant as a number.
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
@@ -111,7 +111,7 @@ def check_integer(value: Any, name: str, least: int = 1) -> int:
         raise TypeError(
             f"Invalid type for argument `{name}`. Expected an integer >= {least}. "
             f"Received: {name}={value!r} of type {type(value).__name__}"
-            f"{_integer_meant(value, name)}"
+            f"{_integer_hint(value, name)}"
         )
     if number < least:
         raise ValueError(
@@ -121,7 +121,7 @@ def check_integer(value: Any, name: str, least: int = 1) -> int:
     return number
 
 
-def _integer_meant(value: Any, name: str) -> str:
+def _integer_hint(value: Any, name: str) -> str:
     number = as_number(value)
     if number is not None and number.is_integer():
         return f"; write {name}={int(number)}"
@@ -140,11 +140,11 @@ def check_is_model(model: Any) -> None:
     raise TypeError(
         "Invalid type for argument `model`. Expected a `keras.Model` instance. "
         f"Received: model={model!r} of type {type(model).__name__}"
-        f"{_model_meant(model)}"
+        f"{_model_hint(model)}"
     )
 
 
-def _model_meant(model: Any) -> str:
+def _model_hint(model: Any) -> str:
     if isinstance(model, (str, os.PathLike)):
         return f"; load it: keras.saving.load_model({str(model)!r})"
     if inspect.isclass(model) or inspect.isfunction(model):
@@ -194,11 +194,11 @@ def _check_patterns(argument: str, patterns: Any, model: keras.Model) -> None:
             raise TypeError(
                 f"Invalid type for argument `{argument}`. Expected a layer class, a "
                 "glob over weight names, or a list of these. "
-                f"Received: {argument}={patterns!r}{_pattern_meant(pattern, model)}"
+                f"Received: {argument}={patterns!r}{_pattern_hint(pattern, model)}"
             )
 
 
-def _pattern_meant(pattern: Any, model: keras.Model) -> str:
+def _pattern_hint(pattern: Any, model: keras.Model) -> str:
     if isinstance(pattern, keras.layers.Layer):
         for weight in find_weights(model):
             names = [layer.name for layer in weight.layers]
@@ -209,7 +209,7 @@ def _pattern_meant(pattern: Any, model: keras.Model) -> str:
     if inspect.isclass(pattern):
         return f"; {pattern.__name__} is not a class of layers"
     if isinstance(pattern, re.Pattern):
-        return "; write a glob, as of file names: '*/kernel'"
+        return "; write a glob, as for file names: '*/kernel'"
     return "; `print_weights(model)` shows the names, such as 'dense/kernel'"
 
 
@@ -224,7 +224,7 @@ def _check_multipliers(multipliers: Any, model: keras.Model) -> None:
         if not isinstance(pattern, str):
             raise TypeError(
                 "Invalid type for argument `multipliers`. Expected globs over weight "
-                f"names as keys. Received: {pattern!r}{_pattern_meant(pattern, model)}"
+                f"names as keys. Received: {pattern!r}{_pattern_hint(pattern, model)}"
             )
         check_number(value, f"multipliers[{pattern!r}]")
 

@@ -1,4 +1,4 @@
-"""print_weights: which weights a rule covers, as a table."""
+"""print_weights: print which weights a rule covers, as a table."""
 
 from typing import Any
 
@@ -12,20 +12,21 @@ from keras_l2reg._tables import Table, is_terminal, show
 def print_weights(model: keras.Model, *, title: str | None = None, **rule: Any) -> None:
     """Print every weight: its role, whether a rule covers it, and why.
 
-    The column `why` names what decided: the weight's `role`, or a guess of it; or the
+    The column `why` gives the reason: the role of the weight, or a guess of it; or the
     argument that includes or excludes the weight, or would include it. A weight is
-    marked `frozen` if it is not trained now, so that its penalty does not count. The
-    column `regularizer` shows the one in effect. In a notebook, the table is HTML.
+    marked `frozen` if it is not trainable now, so that its penalty is not part of the
+    loss. The column `regularizer` shows the one in effect. In a notebook, the table is
+    HTML.
 
     Args:
         model: A `keras.Model`, built or not, wrapped or bare.
         title: String above the table. Defaults to `None`.
         **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as in
-            `keras_l2reg.attach`. Defaults to the rule of the wrapper, if `model` is
-            one, or else to the defaults of `attach`.
+            `keras_l2reg.attach`. Defaults to the rule of the wrapper if `model` is
+            one, else to the defaults of `attach`.
 
     Raises:
-        TypeError, ValueError: a bad argument, or a glob or class that matches nothing.
+        TypeError, ValueError: an invalid argument, or a glob or class without a match.
 
     Example:
 

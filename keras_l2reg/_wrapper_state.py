@@ -1,4 +1,4 @@
-"""What an `L2AllWeights` remembers about its penalty, besides what Keras tracks."""
+"""The state of an `L2AllWeights` that Keras does not track."""
 
 import weakref
 from typing import Any
@@ -13,7 +13,7 @@ from keras_l2reg._stack import Attachment, Regularizer
 
 
 class WrapperState:
-    """State of a wrapper that Keras must not see, as it tracks lists and dicts."""
+    """Hides the state of a wrapper from Keras, which tracks lists and dicts."""
 
     def __init__(
         self,
@@ -30,13 +30,13 @@ class WrapperState:
         self.saved = saved
         self.attachment = Attachment(model, by_wrapper=True)
         self.attachment.is_removed = saved is not None and saved.is_removed
-        # Those that contain the wrapper, as far as they were called.
+        # Models that contain the wrapper, once they were called.
         self.outer_models: weakref.WeakSet[keras.layers.Layer] = weakref.WeakSet()
         # Whether all layers are built, so that all weights have their penalty.
         self.is_complete = _keras.is_built_throughout(model)
 
     def plan(self) -> Plan | None:
-        """The plan according to the rule; `None` if the choice is in a file."""
+        """The plan according to the rule; `None` if a file contains its outcome."""
         if self.saved is not None and not self.saved.needs_rule:
             return None
         return plan_attachment(self.model, self.regularizer, self.existing, **self.rule)

@@ -1,6 +1,6 @@
-"""attach, detach: put a penalty on a model's weights in place, and take it off.
+"""attach, detach: add a penalty to a model's weights in place, and remove it.
 
-Keras keeps a weight's penalty in three places:
+Keras stores the penalty of a weight in three places:
 
 ===========  ==================================  ===============================
 place        where                               read by
@@ -10,7 +10,7 @@ persistence  the layer's `*_regularizer`         `build`, `get_config`, save/loa
 trace        `train_function`, `test_function`   `fit`, `evaluate`
 ===========  ==================================  ===============================
 
-`attach` writes all three together; `detach` restores exactly what was there before.
+`attach` updates all three; `detach` restores exactly what was there before.
 
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
 >>> len(model.losses), len(attach(model, 0.01).losses), len(detach(model).losses)
@@ -49,36 +49,35 @@ def attach(
     multipliers: dict[str, float] | None = None,
     existing: Existing | None = None,
 ) -> keras.Model:
-    """Put a penalty on every covered weight of a model, in place.
+    """Add a penalty to every covered weight of a model, in place.
 
     `model.losses` gets one term `multiplier * regularizer(w)` per covered trainable
     weight. Attaching again replaces what was attached before, unless
-    `existing="add"`. A weight may be shared by several models: each attaches and
-    detaches its own penalty, in any order.
+    `existing="add"`. A weight may be shared by several models, whose penalties are
+    attached and detached independently.
 
     Args:
         model: A `keras.Model`, built or not, compiled or not, trained or not.
-        regularizer: A float, Keras' `l2`; or a Keras regularizer, its name or
-            config. Defaults to `0.01`.
+        regularizer: A float, as `l2` of `keras.regularizers.L2`; or a Keras
+            regularizer, its name or config. Defaults to `0.01`.
         biases: Boolean, whether to cover biases as well. Defaults to `False`.
         embeddings: Boolean, whether to cover embedding tables as well. Defaults to
             `False`.
         layers: A layer class, a glob over weight names such as `"head/*"`, or a list
             of these. Defaults to `None`, all layers.
-        exclude: As `layers`, but to leave weights out. Defaults to `None`, none.
+        exclude: As `layers`, for the weights to leave out. Defaults to `None`, none.
         multipliers: Dict from globs over weight names to finite floats >= 0; the last
             match wins, 0 leaves the weight out. Defaults to `None`.
         existing: `"keep"`, `"replace"` or `"add"`: what to do with covered weights that
-            have a regularizer already. `"keep"` leaves these weights alone,
-            `"replace"` replaces the regularizer, `"add"` adds the new one to it.
-            Defaults to `None`, which is `"keep"` with a warning that names the
-            weights left alone.
+            already have a regularizer. `"keep"` keeps it, `"replace"` replaces it,
+            `"add"` adds the new one to it. Defaults to `None`, which is `"keep"` with
+            a warning that names these weights.
 
     Returns:
         The model.
 
     Raises:
-        TypeError, ValueError: a bad argument; the model is left as it was.
+        TypeError, ValueError: an invalid argument; the model is not changed.
 
     Example:
 
@@ -90,8 +89,8 @@ def attach(
     check_is_model(model)
     if inner_model(model) is not model:
         raise ValueError(
-            "Expected a model that is not wrapped: an `L2AllWeights` has its own "
-            f"penalty. Received: model={model.name!r}; set its `l2`, or attach to the "
+            "Expected a model that is not wrapped: an `L2AllWeights` has a penalty "
+            f"already. Received: model={model.name!r}; set its `l2`, or attach to the "
             "model that its `unwrap(strip=True)` returns"
         )
     regularizer = as_regularizer(regularizer)
@@ -121,8 +120,8 @@ def _warn_if_constant(model: keras.Model, regularizer: Regularizer) -> None:
     ):
         warnings.warn(
             "This strength is a variable that the model does not track, so JAX "
-            "compiles its present value into the step. Wrap the model with "
-            "`L2AllWeights` for a strength that stays live.",
+            "compiles its current value into the step. Wrap the model with "
+            "`L2AllWeights` for a live strength.",
             stacklevel=3,
         )
 
@@ -132,17 +131,17 @@ def _warn_if_lost_on_save(model: keras.Model, names: list[str]) -> None:
     if lost:
         warnings.warn(
             f"The configuration of {model.name!r} does not include the penalty of "
-            "these weights, so that save/load (and often clone_model) drops it; wrap "
+            "these weights, so save/load (and often clone_model) loses it; wrap "
             f"the model with `L2AllWeights` to keep it: {listed(lost)}",
             stacklevel=3,
         )
 
 
 def detach(model: keras.Model) -> keras.Model:
-    """Remove what `attach` put on a model, and restore what was there before.
+    """Remove what `attach` added to a model, and restore what was there before.
 
     If nothing was attached, the penalties of wrappers around the model are removed.
-    What other models put on shared weights stays.
+    The penalties of other models on shared weights stay.
 
     Args:
         model: A `keras.Model` that `attach` was called on in this process.
@@ -174,16 +173,16 @@ def detach(model: keras.Model) -> keras.Model:
     if not attachments:
         raise ValueError(
             "Expected a model that `attach` was called on in this process. "
-            f"Received: model={model.name!r}, to which nothing is attached; a model "
-            "that was saved and loaded does not remember what was there before: "
-            "`attach(model, 0.0, existing='replace')` switches its penalties off"
+            f"Received: model={model.name!r}, to which nothing is attached; for a "
+            "model that was saved and loaded, the earlier regularizers are unknown: "
+            "`attach(model, 0.0, existing='replace')` turns its penalties off"
         )
     _ledger.remove(attachments)
     return model
 
 
 def _attached_to(model: keras.Model, weights: Iterable[Weight]) -> list[Attachment]:
-    """The attachments that `attach` made for this model, without wrappers'."""
+    """The attachments that `attach` made for this model, without those of wrappers."""
     return [a for a in _attachments_by(model, weights) if not a.by_wrapper]
 
 
@@ -193,7 +192,7 @@ def _attachments_by(model: keras.Model, weights: Iterable[Weight]) -> list[Attac
 
 
 def is_attached(model: keras.Model) -> bool:
-    """Whether a penalty of this package is on a model, by `attach` or a wrapper.
+    """Whether a model has a penalty of this package, by `attach` or a wrapper.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> is_attached(model), is_attached(attach(model, 0.01))

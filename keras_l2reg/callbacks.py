@@ -1,7 +1,7 @@
 """Callbacks: `PenaltyLogger` logs the penalties, `L2Scheduler` changes the strength.
 
-Put them before `CSVLogger`, `TensorBoard`, `EarlyStopping` and the like in the list
-of callbacks, so that these find the new keys in the logs; there is a warning if not.
+Place them before `CSVLogger`, `TensorBoard`, `EarlyStopping` and the like in the list
+of callbacks, so that these find the new keys in the logs; these callbacks warn if not.
 
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
 >>> wrapped = L2AllWeights(model, l2=0.01)
@@ -33,11 +33,11 @@ from keras_l2reg._penalties import (
     print_penalties,
 )
 from keras_l2reg._tables import print_text
-from keras_l2reg._validation import as_number, check_integer, number_meant
+from keras_l2reg._validation import as_number, check_integer, number_hint
 from keras_l2reg.models import L2AllWeights
 from keras_l2reg.weights import listed
 
-# These record every key that they find in the logs.
+# These callbacks record every key in the logs.
 _READ_EVERY_KEY = (
     keras.callbacks.CSVLogger,
     keras.callbacks.History,
@@ -51,9 +51,9 @@ Logs = MutableMapping[str, Any] | None
 
 
 class _AddsToLogs(keras.callbacks.Callback):
-    """A callback that adds keys to the logs, and warns who will not find them."""
+    """Adds keys to the logs, and warns if earlier callbacks will miss them."""
 
-    # The key that is added, or its part before the name of a weight.
+    # The added key, or its prefix before the name of a weight.
     _key: str
 
     def on_train_begin(self, logs: Logs = None) -> None:
@@ -81,13 +81,13 @@ class _AddsToLogs(keras.callbacks.Callback):
 class PenaltyLogger(_AddsToLogs, _keras.BatchLogsCallback):
     """Add the penalty of each weight to the logs, as `penalty/<weight name>`.
 
-    Works on any Keras model with regularizers. The values are those of the weights at
-    the end of the epoch (or batch), while `penalty` without a name, which
-    `L2AllWeights` logs, is the mean over the epoch.
+    Works on any Keras model with regularizers. The values are those at the end of the
+    epoch (or batch), while `penalty` without a name, which `L2AllWeights` logs, is the
+    mean over the epoch.
 
     Args:
-        every_n_batches: Integer >= 1: add the keys to the logs of every n-th batch
-            too. Defaults to `None`, epochs only.
+        every_n_batches: Integer >= 1: also add the keys to the logs of every n-th
+            batch. Defaults to `None`, epochs only.
         verbose: `0` is silent, `1` prints a table of strength, norm, penalty and
             share of the penalty after each epoch. Defaults to `0`.
         warn_share: Float in (0, 1]: warn once if the penalty is more than this share
@@ -132,7 +132,7 @@ class PenaltyLogger(_AddsToLogs, _keras.BatchLogsCallback):
         return self.every_n_batches is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A compiled function does not pickle.
+        # A compiled function can't be pickled.
         return {**vars(self), "_compiled": None, "_is_up_to_date": False}
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
@@ -142,7 +142,7 @@ class PenaltyLogger(_AddsToLogs, _keras.BatchLogsCallback):
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if not self.every_n_batches:
             return
-        # One call stands for several batches under `steps_per_execution`.
+        # With `steps_per_execution`, one call stands for several batches.
         before, self._batches_done = self._batches_done, batch + 1
         if self._batches_done // self.every_n_batches > before // self.every_n_batches:
             _add(self._penalties_in_fit(), logs)
@@ -151,16 +151,16 @@ class PenaltyLogger(_AddsToLogs, _keras.BatchLogsCallback):
         model: Any = self.model
         now = penalties_now(model)
         _add(now, logs)
-        self._warn_of_nan(now)
-        self._warn_of_share(now, logs)
+        self._warn_about_nan(now)
+        self._warn_about_share(now, logs)
         if self.verbose:
             if (self.params or {}).get("verbose") in (1, "auto"):
-                # Keras' bar is still open, and ends its line only after this callback.
+                # The progress bar of Keras ends its line only after this callback.
                 print()
             print_penalties(model, title=f"Epoch {epoch + 1}")
 
     def _penalties_in_fit(self) -> dict[str, float]:
-        # A change of regularizers within an epoch misses the compiled step as well.
+        # If regularizers change within an epoch, the compiled step misses that, too.
         model: Any = self.model
         compiled = self._compiled
         is_up_to_date = self._is_up_to_date and _keras.backend.compiles_steps(model)
@@ -171,7 +171,7 @@ class PenaltyLogger(_AddsToLogs, _keras.BatchLogsCallback):
             self._is_up_to_date = True
         return compiled()
 
-    def _warn_of_nan(self, now: Mapping[str, float]) -> None:
+    def _warn_about_nan(self, now: Mapping[str, float]) -> None:
         names = [name for name, value in now.items() if not math.isfinite(value)]
         if names and "nan" not in self._warned_of:
             self._warned_of.add("nan")
@@ -182,13 +182,13 @@ class PenaltyLogger(_AddsToLogs, _keras.BatchLogsCallback):
                 stacklevel=2,
             )
 
-    def _warn_of_share(self, now: Mapping[str, float], logs: Logs) -> None:
+    def _warn_about_share(self, now: Mapping[str, float], logs: Logs) -> None:
         loss, penalty = (logs or {}).get("loss"), sum(now.values())
         if loss and penalty > self.warn_share * loss and "share" not in self._warned_of:
             self._warned_of.add("share")
             warnings.warn(
                 f"The penalty, {penalty:.4g}, is more than {self.warn_share:.0%} of "
-                f"the loss, {loss:.4g}: the data hardly count. Try a smaller strength.",
+                f"the loss, {loss:.4g}: the data barely count. Try a smaller strength.",
                 stacklevel=2,
             )
 
@@ -197,14 +197,14 @@ class L2Scheduler(_AddsToLogs):
     """Change the strength of an `L2AllWeights` while it trains, without retracing.
 
     `l2 = schedule(epoch)` or `l2 = schedule(epoch, l2)`; for a `LearningRateSchedule`
-    `l2 = schedule(epoch)` or `l2 = schedule(step)`. The logs show it as `l2`.
+    `l2 = schedule(epoch)` or `l2 = schedule(step)`. It is logged as `l2`.
 
     Args:
         schedule: A function of the epoch (an integer, from 0), or of the epoch and
             the current strength, that returns a float >= 0; or a
             `keras.optimizers.schedules.LearningRateSchedule`.
-        unit: `"epoch"` or `"step"`, what a `LearningRateSchedule` counts. Steps are
-            the optimizer's iterations, so a restored run continues where it stopped.
+        unit: `"epoch"` or `"step"`, the unit of a `LearningRateSchedule`. Steps are the
+            optimizer's iterations, so a restored run continues where it stopped.
             Defaults to `"epoch"`.
         verbose: `0` is silent, `1` prints the strength at the start of each epoch.
             Defaults to `0`.
@@ -242,7 +242,7 @@ class L2Scheduler(_AddsToLogs):
             raise ValueError(
                 "Expected a `LearningRateSchedule` with unit='step'. "
                 f"Received: schedule={schedule!r}; leave out `unit` for a function of "
-                "the epoch, or derive a class from "
+                "the epoch, or subclass "
                 "`keras.optimizers.schedules.LearningRateSchedule`"
             )
         _check_verbose(verbose)
@@ -265,7 +265,7 @@ class L2Scheduler(_AddsToLogs):
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         model: Any = self.model
         if self.unit == "step":
-            # Read once per epoch: on JAX it is not readable between steps.
+            # Read once per epoch, since on JAX it is not readable between steps.
             iterations: Any = ops.convert_to_numpy(model.optimizer.iterations)
             self._first_step = int(iterations)
             self._assign(self.schedule(self._first_step))
@@ -281,7 +281,7 @@ class L2Scheduler(_AddsToLogs):
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         if self.unit == "step":
-            # Several batches make one step when gradients are accumulated.
+            # With gradient accumulation, several batches make one step.
             model: Any = self.model
             batches = model.optimizer.gradient_accumulation_steps or 1
             step = self._first_step + batch // batches
@@ -307,7 +307,7 @@ def _of_epoch_and_l2(schedule: Any) -> Callable[[int, float], Any]:
         return lambda epoch, l2: schedule(epoch)
     if _takes(schedule, 2):
         return schedule
-    way_out = (
+    hint = (
         "wrap it so that its arguments are known: `lambda epoch, l2: ...`"
         if callable(schedule)
         else "for a strength that doesn't change, set `model.l2`"
@@ -315,7 +315,7 @@ def _of_epoch_and_l2(schedule: Any) -> Callable[[int, float], Any]:
     raise TypeError(
         "Invalid type for argument `schedule`. Expected a function of the epoch, or "
         "of the epoch and the strength, or a `LearningRateSchedule`. "
-        f"Received: schedule={schedule!r}; {way_out}"
+        f"Received: schedule={schedule!r}; {hint}"
     )
 
 
@@ -342,12 +342,12 @@ def _checked_share(share: Any) -> float:
     if number is None:
         raise TypeError(
             "Invalid type for argument `warn_share`. Expected a float in (0, 1]. "
-            f"Received: warn_share={share!r}{number_meant(share, 'warn_share')}"
+            f"Received: warn_share={share!r}{number_hint(share, 'warn_share')}"
         )
     if not 0 < number <= 1:
         raise ValueError(
             "Invalid value for argument `warn_share`. Expected a float in (0, 1], the "
-            "penalty's share of the loss; 1.0 never warns while the data's loss is "
+            "penalty's share of the loss; 1.0 never warns if the data loss is "
             f"positive. Received: warn_share={share}"
         )
     return number

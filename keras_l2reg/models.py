@@ -1,4 +1,4 @@
-"""L2AllWeights: a Keras model around a model, with an L2 penalty on every kernel.
+"""L2AllWeights: wraps a model, with an L2 penalty on every kernel.
 
 >>> model = keras.Sequential(
 ...     [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
@@ -7,7 +7,7 @@
 >>> logs = wrapped.fit(ops.ones((8, 4)), ops.ones((8, 2)), verbose=0).history
 >>> sorted(logs)
 ['data_loss', 'loss', 'penalty']
->>> wrapped.l2 = 0.003  # acts on the next step, without a new trace
+>>> wrapped.l2 = 0.003  # applies to the next step, without retracing
 """
 
 from collections.abc import Callable, Mapping
@@ -22,8 +22,8 @@ from keras_l2reg._live_strength import Strengths, check_representable, regulariz
 from keras_l2reg._loss_split import SplitLossModel, check_logged_names
 from keras_l2reg._persistence import (
     temporary_regularizers,
-    warn_of_builtin_limits,
-    warn_of_lost_lora,
+    warn_about_builtin_limits,
+    warn_about_lost_lora,
 )
 from keras_l2reg._plan import (
     Plan,
@@ -45,7 +45,7 @@ from keras_l2reg._serialization import (
 from keras_l2reg._stack import Attachment
 from keras_l2reg._strengths import check_strength, strength_value
 from keras_l2reg._validation import check_number
-from keras_l2reg._window import check_inner_model
+from keras_l2reg._wrapper import check_inner_model
 from keras_l2reg._wrapper_state import WrapperState
 from keras_l2reg.regularizers import L2
 from keras_l2reg.weights import Weight, find_weights
@@ -53,32 +53,32 @@ from keras_l2reg.weights import Weight, find_weights
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
 class L2AllWeights(SplitLossModel):
-    """Wraps a model to train it with an L2 penalty on every kernel.
+    """Wrap a model to train it with an L2 penalty on every kernel.
 
     `loss = data_loss + penalty`, `penalty = l2 * sum_k multiplier_k * sum(w_k**2)`
 
-    The given model is shared, not copied: training the wrapper trains the model. The
-    wrapper is used as the model is: it has the model's public attributes and methods,
-    and its weights files are the model's. The logs of `fit`, and results as a dict,
-    have `data_loss` and `penalty` as well.
+    The model is shared, not copied: training the wrapper trains the model. The wrapper
+    is used like the model: it has the public attributes and methods of the model, and
+    the same weights files. The logs of `fit`, and results as a dict, also contain
+    `data_loss` and `penalty`.
 
     Args:
         model: A `keras.Model`, built or not, compiled or not.
-        l2: Finite float >= 0, on Keras' scale; live, and saved with the weights.
-            `beta * tf.nn.l2_loss` is `l2=beta / 2`. Leave it out if you give a
+        l2: Finite float >= 0, on the scale of Keras; live, and saved with the weights.
+            `beta * tf.nn.l2_loss` is `l2=beta / 2`. Leave it out if you pass a
             `regularizer`. Defaults to `0.01`.
         regularizer: Instead of `l2`, any Keras regularizer, its name or config. An
             `L2`, `L2Loss` or `keras.regularizers.L2` has a live `l2` as well. A
-            strength that is a `keras.Variable` stays that variable, which is not
-            trained. Defaults to `None`.
+            strength that is a `keras.Variable` is used as it is, and not trained.
+            Defaults to `None`.
         biases, embeddings, layers, exclude, multipliers, existing: Which weights, as
             in `keras_l2reg.attach`.
         name: String, the wrapper's name. Defaults to `None`.
 
     Raises:
-        TypeError, ValueError: a bad argument, a wrapped wrapper, or a model that
-            redefines a part of Keras' trainer, such as `train_step`, `compute_loss`
-            or `fit` (use `attach` for these).
+        TypeError, ValueError: an invalid argument, a model that is or contains a
+            wrapper, or one that overrides parts of the Keras trainer, such as
+            `train_step`, `compute_loss` or `fit` (use `attach` for these).
 
     Example:
 
@@ -123,7 +123,7 @@ class L2AllWeights(SplitLossModel):
         )
         chosen = regularizer_from(l2, regularizer)
         state = WrapperState(model, chosen, rule, existing, _saved)
-        # Before Keras makes this a model, so that an error changes nothing.
+        # Before `super().__init__`, so that an error changes nothing.
         weights = find_weights(model)
         plan = state.plan() if weights or model.built else None
         super().__init__(model, name=name)
@@ -135,11 +135,11 @@ class L2AllWeights(SplitLossModel):
             self.compile(**_keras.compile_arguments(model))
 
     def _attach(self, weights: list[Weight], plan: Plan | None) -> None:
-        """Put the penalty on weights, in place of what this wrapper put before.
+        """Put the penalty on weights, in place of the earlier one of this wrapper.
 
         Args:
             weights: All weights of the inner model.
-            plan: From `WrapperState.plan`; `None` if the choice is in a file.
+            plan: From `WrapperState.plan`; `None` if a file contains its outcome.
         """
         state, model = self._wrapper_state, self.wrapped_model
         if state.attachment.is_removed:
@@ -158,7 +158,7 @@ class L2AllWeights(SplitLossModel):
             state.saved = None
 
     def _attach_again(self) -> None:
-        """Put the penalty on the weights that there are by now."""
+        """Put the penalty on all weights that exist now."""
         state, model = self._wrapper_state, self.wrapped_model
         plan = None if state.attachment.is_removed else state.plan()
         state.is_complete = _keras.is_built_throughout(model)
@@ -186,7 +186,7 @@ class L2AllWeights(SplitLossModel):
 
     @property
     def l2(self) -> float:
-        """The strength of the penalty, on Keras' scale; assign to change it live."""
+        """The strength of the penalty, on the scale of Keras; assign to change it."""
         strength = self._require_strength()
         self._sync_state()
         return strength_value(strength)
@@ -195,7 +195,7 @@ class L2AllWeights(SplitLossModel):
     def l2(self, value: float) -> None:
         strength = self._require_strength()
         number = strength_value(check_strength(value, "l2"))
-        # A variable may hold any number.
+        # The value of a variable was not checked yet.
         number = check_representable(check_number(number, "l2"), strength.dtype)
         self._sync_state()
         strength.assign(number)
@@ -210,19 +210,19 @@ class L2AllWeights(SplitLossModel):
         return strength if isinstance(strength, keras.Variable) else None
 
     def _require_strength(self) -> keras.Variable:
-        """The variable of the strength; an error if there is none, or it has no use."""
+        """The variable of the strength; an error if it is missing or has no effect."""
         strength = self._strength
         if strength is None:
             raise ValueError(
                 "Expected a wrapper with an L2 strength. Received: a wrapper with "
-                f"regularizer={self._wrapper_state.regularizer!r}; change the variable "
-                "that it reads its strength from, if it has one, or wrap with `l2=0.01`"
+                f"regularizer={self._wrapper_state.regularizer!r}; assign to the "
+                "variable of its strength, if it has one, or wrap with `l2=0.01`"
             )
         if not self._wrapper_state.attachment.reaches_a_weight():
             raise ValueError(
-                "Expected a wrapper in use. Received: one whose penalty was removed "
-                "or replaced since, by `unwrap`, `detach`, `attach` or another "
-                "wrapper, so that this wrapper's `l2` no longer reaches it. Use the "
+                "Expected a wrapper whose penalty is in effect. Received: one whose "
+                "penalty was removed or replaced, by `unwrap`, `detach`, `attach` or "
+                "another wrapper, so its `l2` has no effect. Use the "
                 "wrapper that replaced it, or wrap the model again: "
                 "`L2AllWeights(model, l2)`"
             )
@@ -233,7 +233,7 @@ class L2AllWeights(SplitLossModel):
             _keras.backend.sync_state(model)
 
     def _reset_models_with_constant(self) -> None:
-        """Let models that do not track the strength compile its new value."""
+        """Make models that do not track the strength compile its new value."""
         state = self._wrapper_state
         for model in state.attachment.models - {self, *state.outer_models}:
             _keras.reset_compiled_steps(model)
@@ -241,18 +241,18 @@ class L2AllWeights(SplitLossModel):
     # ------------------------------------------------------------------- unwrapping
 
     def unwrap(self, strip: bool = False) -> keras.Model:
-        """Return the inner model without this package, compiled as the wrapper is.
+        """Return the inner model without the wrapper, compiled with its arguments.
 
         Args:
-            strip: Boolean. `False` replaces the penalty by built-in Keras regularizers
-                of the present strength; `True` removes it. Defaults to `False`.
+            strip: Boolean. `False` replaces the penalty with built-in regularizers of
+                the current strength; `True` removes it. Defaults to `False`.
 
         Returns:
-            The inner model; this wrapper's `l2` no longer reaches it. What `attach`,
-            other models or other wrappers put on its weights stays.
+            The inner model; the wrapper's `l2` no longer affects it. Penalties by
+            `attach`, other models or other wrappers stay.
 
         Raises:
-            ValueError: Keras has no such regularizer; nothing is changed.
+            ValueError: Keras has no equivalent regularizer; nothing is changed.
 
         Example:
 
@@ -268,7 +268,7 @@ class L2AllWeights(SplitLossModel):
             _ledger.remove([attachment])
         else:
             _ledger.make_permanent(attachment, weights, builtin_converter())
-            warn_of_builtin_limits(model, weights)
+            warn_about_builtin_limits(model, weights)
         if self.compiled:
             model.compile(**_keras.compile_arguments(self))
         return model
@@ -279,10 +279,12 @@ class L2AllWeights(SplitLossModel):
         state, weights = self._wrapper_state, find_weights(self)
         with temporary_regularizers(configs_without(state.attachment, weights)):
             model: Any = keras.saving.serialize_keras_object(self.wrapped_model)
-        # Only the wrapper's compilation counts; the inner model's loss may not load.
+        # Only the wrapper's compile config is used; the inner model's may not load.
         model.pop("compile_config", None)
         outcome = outcome_of(state.attachment, weights) if state.is_complete else None
-        warn_of_lost_lora(self.wrapped_model, penalized_names(outcome or []), weights)
+        warn_about_lost_lora(
+            self.wrapped_model, penalized_names(outcome or []), weights
+        )
         rule = {**state.rule, "existing": state.existing}
         return {
             "name": self.name,
@@ -309,11 +311,11 @@ class L2AllWeights(SplitLossModel):
             config.pop("model"), custom_objects=custom_objects
         )
         saved = Saved(config.pop("outcome", None), config.pop("lifted", False))
-        # In format 1, the arguments of the rule were beside the others.
+        # In format 1, the arguments of the rule were among the others.
         names = (*Rule.__annotations__, "existing", "weight_names")
-        beside = {name: config.pop(name) for name in names if name in config}
-        # A rule without `existing` is from before there was a warning.
-        rule = {"existing": "keep", **beside, **config.pop("rule", {})}
+        old_rule = {name: config.pop(name) for name in names if name in config}
+        # A rule without `existing` is from a version that did not warn.
+        rule = {"existing": "keep", **old_rule, **config.pop("rule", {})}
         config.pop("format", None)
         rule = rule_from_config(model, rule, custom_objects)
         return cls(model, **config, **rule, _saved=saved)
@@ -323,10 +325,10 @@ class L2AllWeights(SplitLossModel):
             store["0"] = ops.convert_to_numpy(self._strength)
 
     def load_own_variables(self, store: Any) -> None:
-        # A plain model's file has no strength; the present one stays.
+        # The file of a bare model has no strength; then the current one stays.
         if self._strength is not None and "0" in store.keys():  # noqa: SIM118
             self._strength.assign(store["0"])
 
 
-# Legacy HDF5 files name classes without their package.
+# Legacy HDF5 files contain class names without their package.
 keras.saving.get_custom_objects()["L2AllWeights"] = L2AllWeights

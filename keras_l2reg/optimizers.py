@@ -3,18 +3,18 @@
 An L2 penalty and decoupled weight decay both shrink the weights, in different ways:
 
 =================  =============================================================
-L2 penalty         the gradient becomes `g + 2 * l2 * w`, which the optimizer's
-                   momentum and scaling act on; the loss includes the penalty
+L2 penalty         the gradient becomes `g + 2 * l2 * w`, to which the optimizer
+                   applies momentum and scaling; the loss includes the penalty
 decoupled decay    `w -= learning_rate * rate * w` before the optimizer's step;
                    neither the gradient nor the loss changes
 =================  =============================================================
 
 For SGD without momentum the two are equivalent, with `rate = 2 * l2` (or `rate = beta`
-for `beta * tf.nn.l2_loss`) at any learning rate. With momentum, that acts on the
-penalty's gradient too. Adam and other adaptive optimizers divide the penalty's
-gradient by the running size of the whole gradient, so that weights with large gradients
-shrink less, while decay shrinks all weights by the same share (Loshchilov & Hutter
-2019). There no `rate` is equivalent to an `l2`; tune it again.
+for `beta * tf.nn.l2_loss`) at any learning rate. Momentum also applies to the
+gradient of the penalty. Adam and other adaptive optimizers divide it by the running
+magnitude of the whole gradient, so weights with large gradients shrink less, while
+weight decay shrinks all weights by the same factor (Loshchilov & Hutter, 2019). For
+these, no `rate` is equivalent to an `l2`; tune it separately.
 
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
 >>> model.compile(keras.optimizers.SGD(0.1), "mse")
@@ -44,7 +44,7 @@ def set_weight_decay(
     exclude: Patterns = None,
     multipliers: Mapping[str, float] | None = None,
 ) -> keras.optimizers.Optimizer:
-    """Set an optimizer to decay the selected weights of a model, and no others.
+    """Set an optimizer to decay only the selected weights of a model.
 
     `w -= learning_rate * rate * w` before each step, for each selected weight
 
@@ -59,7 +59,7 @@ def set_weight_decay(
         rate: Finite float >= 0, per unit of the learning rate.
         biases, embeddings, layers, exclude: Which weights, as in
             `keras_l2reg.attach`.
-        multipliers: As in `keras_l2reg.attach`, but of 0 and 1 only: an optimizer
+        multipliers: As in `keras_l2reg.attach`, but only 0 and 1, since an optimizer
             has one rate. Defaults to `None`.
 
     Returns:
@@ -79,7 +79,7 @@ def set_weight_decay(
 
     References:
         - Loshchilov & Hutter, [Decoupled Weight Decay Regularization](
-          https://arxiv.org/abs/1711.05101), ICLR 2019
+          https://arxiv.org/abs/1711.05101), ICLR 2019.
     """
     inner = _decaying(optimizer)
     rate = check_number(rate, "rate")
@@ -103,13 +103,13 @@ def set_weight_decay(
 
 
 def _decaying(optimizer: Any) -> Any:
-    """The optimizer that takes the steps, inside the wrapper of mixed precision."""
+    """The optimizer that takes the steps, without the wrapper for loss scaling."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(
             "Invalid type for argument `optimizer`. Expected a "
             "`keras.optimizers.Optimizer` instance. "
             f"Received: optimizer={optimizer!r} of type {type(optimizer).__name__}; "
-            "give `model.optimizer` of a compiled model, or "
+            "pass `model.optimizer` of a compiled model, or "
             "`keras.optimizers.get(name)`"
         )
     inner = getattr(optimizer, "inner_optimizer", optimizer)
@@ -126,7 +126,7 @@ def _check_built(model: keras.Model) -> None:
     unbuilt = [weight.name for weight in find_weights(model) if weight.variable is None]
     if unbuilt:
         raise ValueError(
-            "Expected a built model: an optimizer tells weights apart by their "
+            "Expected a built model, since an optimizer identifies weights by their "
             f"variables. Received: a model with the unbuilt weights {unbuilt}; call "
             "it on a batch of data, or `model.build(input_shape)`, first"
         )

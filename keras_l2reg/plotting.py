@@ -6,10 +6,10 @@
 >>> ax.get_xlabel(), ax.get_ylabel()
 ('epoch', 'penalty (units of the loss)')
 
-`plot_path` draws what `l2_path` measured, `plot_weights` the norms of the weights
-before and after training; `save_picture` saves what any of them returned. In a
-notebook, what they return is shown if it is the last expression of a cell. The plots
-can be read in black and white.
+`plot_path` plots the result of `l2_path`, `plot_weights` the norms of the weights
+before and after training; `save_picture` saves any of these plots. In a notebook, the
+returned object is displayed if it is the last expression of a cell. The plots are
+readable in black and white.
 """
 
 import math
@@ -50,14 +50,14 @@ def plot_penalties(
 ) -> "Axes":
     """Plot each weight's penalty over the epochs, stacked or as lines on a log scale.
 
-    In the stack, each weight is a band, and the upper edge is the total penalty. Of
-    more than 12 weights, those with the smallest penalties are summed in one band.
+    In the stack, each weight is a band, and the upper edge is the total penalty. If
+    there are more than 12 weights, the smallest penalties are summed in one band.
 
     Args:
         history: What `fit` returned with a `PenaltyLogger` among its callbacks, or
             its `.history` dict.
-        log: Boolean, whether to draw lines on a logarithmic axis, where a stack would
-            mean nothing. Defaults to `False`.
+        log: Boolean, whether to draw lines on a logarithmic axis, where a stack
+            would be meaningless. Defaults to `False`.
         ax: `matplotlib.axes.Axes` to draw on. Defaults to `None`, a new figure.
 
     Returns:
@@ -84,7 +84,7 @@ def plot_penalties(
     locator.set_params(integer=True, min_n_ticks=1)
     epochs = len(next(iter(series.values())))
     ax.set_xlim(*((1, epochs) if epochs > 1 else (0.5, 1.5)))
-    # The legend has the order of the stack, whose first band is the lowest.
+    # The legend has the order of the stack, whose first band is at the bottom.
     handles, names = ax.get_legend_handles_labels()
     # Outside, where it covers nothing.
     ax.legend(
@@ -111,7 +111,7 @@ def _penalties_in(history: Any) -> dict[str, Any]:
 
 
 def _largest(series: dict[str, Any], count: int) -> dict[str, Any]:
-    """At most `count` series: of more, the smallest are summed in one."""
+    """At most `count` series; if there are more, the smallest are summed in one."""
     if len(series) <= count:
         return series
     by_size = sorted(series, key=lambda name: np.nanmax(series[name]), reverse=True)
@@ -157,7 +157,7 @@ def _shades(count: int) -> Any:
 
 
 def weight_norms(model: keras.Model) -> dict[str, float]:
-    """The current norm of each weight that L2 covers by default.
+    """The current norm of each weight that a penalty covers by default.
 
     `norm_k = sqrt(sum(w_k**2))`
 
@@ -191,7 +191,7 @@ def weight_norms(model: keras.Model) -> dict[str, float]:
 def plot_weights(
     norms: Mapping[str, Mapping[str, float]], ax: "Axes | None" = None
 ) -> "Axes":
-    """Plot the norm of each weight at several times, or in several models.
+    """Plot the norm of each weight at several times, or for several models.
 
     Args:
         norms: Dict from labels to what `weight_norms` returned:
@@ -202,7 +202,7 @@ def plot_weights(
         The axes; `save_picture(ax, "norms.png")` saves the picture.
 
     Raises:
-        ValueError: there is no norm to draw.
+        ValueError: there are no norms to plot.
         ImportError: matplotlib is missing.
 
     Example:
@@ -216,7 +216,7 @@ def plot_weights(
     if not names:
         raise ValueError(
             "Expected norms such as {'before': {'hidden/kernel': 29.8}}. "
-            f"Received: {norms!r}; `weight_norms(model)` gives the current norms"
+            f"Received: {norms!r}; `weight_norms(model)` returns the current norms"
         )
     if ax is None:
         ax = new_axes(1.2 + 0.25 * len(names) * (1 + len(norms)))

@@ -1,4 +1,4 @@
-"""L2 penalties on the scale of Keras (`L2`) or of TensorFlow (`L2Loss`), and wrappers.
+"""L2 penalties on the scale of Keras or TensorFlow, and combinations of regularizers.
 
 ===========  ======================  ================================
 class        penalty of a weight w   the same as
@@ -7,7 +7,7 @@ class        penalty of a weight w   the same as
 `L2Loss`     `beta * sum(w**2) / 2`  `beta * tf.nn.l2_loss(w)`
 `Scaled`     `factor * f(w)`         a multiplier on any regularizer
 `Sum`        `f(w) + g(w) + ...`     several regularizers on a weight
-`InFloat32`  `f(cast(w, "float32"))`  any regularizer, for half types
+`InFloat32`  `f(cast(w, "float32"))`  any regularizer, for half precision
 ===========  ======================  ================================
 
 >>> w = keras.ops.convert_to_tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -15,7 +15,7 @@ class        penalty of a weight w   the same as
 (3.0, 1.5)
 
 All five compute in float32 for weights in float16 or bfloat16, where the regularizers
-of Keras overflow at 65504 or keep only three digits.
+of Keras overflow at 65504 or are precise to only three digits.
 """
 
 import functools
@@ -27,7 +27,7 @@ from keras import ops
 
 from keras_l2reg._squares import HALF_TYPES, in_float32, sum_of_squares
 from keras_l2reg._strengths import check_strength, strength_value, times
-from keras_l2reg._validation import as_number, check_number, number_meant
+from keras_l2reg._validation import as_number, check_number, number_hint
 
 AnyRegularizer = keras.Regularizer | Callable[[Any], Any]
 RegularizerOrName = AnyRegularizer | str | dict[str, Any]
@@ -35,7 +35,7 @@ RegularizerOrName = AnyRegularizer | str | dict[str, Any]
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
 class L2(keras.Regularizer):
-    """L2 penalty on Keras' scale, with a fixed or a live strength.
+    """L2 penalty on the scale of Keras, with a fixed or a live strength.
 
     `penalty = l2 * sum(w**2)`, gradient `2 * l2 * w`
 
@@ -62,7 +62,7 @@ class L2(keras.Regularizer):
     References:
         - Krogh & Hertz, [A Simple Weight Decay Can Improve Generalization](
           https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html),
-          NIPS 1991
+          NIPS 1991.
     """
 
     def __init__(self, l2: float | keras.Variable = 0.01):
@@ -77,7 +77,7 @@ class L2(keras.Regularizer):
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
 class L2Loss(keras.Regularizer):
-    """L2 penalty on TensorFlow's scale: half the sum of squares.
+    """L2 penalty on the scale of TensorFlow: half the sum of squares.
 
     `penalty = beta * sum(w**2) / 2 = beta * tf.nn.l2_loss(w)`, gradient `beta * w`
 
@@ -94,7 +94,6 @@ class L2Loss(keras.Regularizer):
     >>> w = keras.ops.ones((3, 2))
     >>> float(L2Loss(0.5)(w)), float(L2(0.25)(w))
     (1.5, 1.5)
-
     """
 
     def __init__(self, beta: float | keras.Variable = 0.01):
@@ -125,7 +124,7 @@ class Scaled(keras.Regularizer):
     1.0
 
     References:
-        - The `decay_mult` of each parameter in Caffe's
+        - `decay_mult` of each parameter in Caffe's
           [`ParamSpec`](https://github.com/BVLC/caffe/blob/master/src/caffe/proto/caffe.proto)
     """
 
@@ -179,7 +178,7 @@ class Sum(keras.Regularizer):
 
     def __call__(self, w: Any) -> Any:
         w = in_float32(w)
-        # Unlike `+`, it adds the float64 of one penalty to the float32 of another.
+        # Unlike `+`, it can add a float64 penalty to a float32 one.
         return functools.reduce(ops.add, [r(w) for r in self.regularizers])
 
     def get_config(self) -> dict[str, Any]:
@@ -189,12 +188,12 @@ class Sum(keras.Regularizer):
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
 class InFloat32(keras.Regularizer):
-    """Any regularizer, safe for half types: `penalty = f(cast(w, "float32"))`.
+    """Any regularizer, safe for half precision: `penalty = f(cast(w, "float32"))`.
 
     The regularizers of Keras compute in the dtype of the weight: in float16 they
-    overflow at 65504, in bfloat16 they keep three digits. `attach` and `L2AllWeights`
-    wrap the regularizer of each such weight in `InFloat32`. Weights of other dtypes
-    are passed on as they are.
+    overflow at 65504, in bfloat16 they are precise to three digits. `attach` and
+    `L2AllWeights` wrap the regularizer of each such weight in `InFloat32`. Weights of
+    other dtypes are passed on as they are.
 
     Args:
         regularizer: Any Keras regularizer, its name or its config.
@@ -221,7 +220,7 @@ class InFloat32(keras.Regularizer):
 
 
 def safe_for(dtype: str, regularizer: AnyRegularizer) -> AnyRegularizer:
-    """The regularizer itself, or wrapped in `InFloat32` if `dtype` is a half type.
+    """The regularizer, wrapped in `InFloat32` if `dtype` is half precision.
 
     >>> l1 = keras.regularizers.L1(0.1)
     >>> safe_for("float32", l1) is l1, safe_for("float16", l1).regularizer is l1
@@ -234,7 +233,7 @@ def safe_for(dtype: str, regularizer: AnyRegularizer) -> AnyRegularizer:
 def get_regularizer(
     regularizer: Any, name: str, expected: str = "a Keras regularizer"
 ) -> AnyRegularizer:
-    """`keras.regularizers.get`, with an error that says what to give instead.
+    """`keras.regularizers.get`, with an error that says what to pass instead.
 
     Args:
         regularizer: A Keras regularizer, a function, a name or a config.
@@ -255,21 +254,21 @@ def get_regularizer(
             found: Any = keras.regularizers.get(regularizer)
             return found
         except ValueError as error:
-            # Of a class that it can't find, Keras raises a TypeError that says so.
+            # For an unknown class, Keras itself raises an informative TypeError.
             raise ValueError(
                 f"Invalid value for argument `{name}`. Expected {expected}. "
                 f"Received: {name}={regularizer!r}"
-                f"{_regularizer_meant(regularizer, name, error)}"
+                f"{_regularizer_hint(regularizer, name, error)}"
             ) from error
-    # Keras takes `None` for "no regularizer", which has no penalty to work on, and a
-    # class for its default strength, which is hardly ever the one that is meant.
+    # Keras also accepts `None` for "no regularizer", and a class for an instance with
+    # the default strength, which is hardly ever intended.
     is_class = isinstance(regularizer, type)
     if is_class or isinstance(regularizer, keras.Variable) or not callable(regularizer):
         hint = f"; call it: {regularizer.__name__}(...)" if is_class else ""
         if not is_class and as_number(regularizer) is not None:
-            hint = f"; for an L2 of that strength, keras_l2reg.L2({regularizer!r})"
+            hint = f"; for an L2 of that strength, pass keras_l2reg.L2({regularizer!r})"
         elif isinstance(regularizer, (list, tuple)):
-            hint = "; for several on one weight, keras_l2reg.Sum([...])"
+            hint = "; for several on one weight, pass keras_l2reg.Sum([...])"
         raise TypeError(
             f"Invalid type for argument `{name}`. Expected {expected}. "
             f"Received: {name}={regularizer!r} of type "
@@ -278,13 +277,13 @@ def get_regularizer(
     return regularizer
 
 
-def _regularizer_meant(regularizer: str | dict, name: str, error: Exception) -> str:
+def _regularizer_hint(regularizer: str | dict, name: str, error: Exception) -> str:
     if isinstance(regularizer, dict):
         return (
             f", which Keras can't read: {error}; "
-            "`keras.regularizers.serialize(regularizer)` gives a config"
+            "`keras.regularizers.serialize(regularizer)` returns a config"
         )
-    return number_meant(regularizer, name) or (
+    return number_hint(regularizer, name) or (
         "; the names are 'l1', 'l2', 'l1_l2' and 'orthogonal_regularizer'. For a "
         "custom regularizer, pass the object"
     )
@@ -294,7 +293,7 @@ def total_penalty(variables: Iterable[keras.Variable]) -> Any:
     """`sum_k r_k(w_k)` over variables `w_k` and their regularizers `r_k`.
 
     Variables that share a regularizer are summed at once: many small terms, each times
-    its strength, cost more than the squares themselves.
+    the strength, cost more than the squares themselves.
 
     Args:
         variables: At least one `keras.Variable`, each with a regularizer.
@@ -308,11 +307,11 @@ def total_penalty(variables: Iterable[keras.Variable]) -> Any:
     >>> float(total_penalty([layer.kernel, layer.kernel]))
     6.0
     """
-    together = {}
+    groups = {}
     for variable in variables:
         key = id(variable.regularizer), variable.dtype
-        together.setdefault(key, []).append(variable)
-    totals = [_penalty(group[0].regularizer, group) for group in together.values()]
+        groups.setdefault(key, []).append(variable)
+    totals = [_penalty(group[0].regularizer, group) for group in groups.values()]
     return functools.reduce(ops.add, totals)
 
 

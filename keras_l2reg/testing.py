@@ -1,4 +1,4 @@
-"""Check that penalties work on a model: `check_model`, `parametrize_with_checks`.
+"""Check that penalties work with a model: `check_model`, `parametrize_with_checks`.
 
 Each check builds a new model, does one thing that can go wrong silently (a penalty has
 no effect, is lost on save, or is ignored by the next training step) and compares the
@@ -10,7 +10,7 @@ result with NumPy in float64, or with the model as it was before.
 >>> [check.__name__ for check in CHECKS][:3]
 ['check_terms', 'check_step', 'check_wrapper_terms']
 
-In a test suite, `parametrize_with_checks` makes a test of each model and check.
+In a test suite, `parametrize_with_checks` makes a test of each pair of model and check.
 
 References:
     - scikit-learn's [`check_estimator` and `parametrize_with_checks`](
@@ -48,14 +48,14 @@ def check_model(
 ) -> None:
     """Run every check of `CHECKS` on a model, and report all that fail.
 
-    Custom classes and functions that are not registered with Keras can be passed by a
-    `keras.saving.custom_object_scope` around the call.
+    Custom classes and functions that are not registered with Keras can be provided by
+    calling this within a `keras.saving.custom_object_scope`.
 
     Args:
         build_model: Function without arguments that returns a new `keras.Model` at
             each call, built or not, compiled or not.
-        inputs: Array, or the structure of arrays of shape `(batch, ...)` that the
-            model takes, with a batch of two or more. Defaults to `None`: random
+        inputs: Array of shape `(batch, ...)`, or the nested structure of arrays that
+            the model takes, with two or more samples. Defaults to `None`: random
             arrays like the model's `inputs`, which a subclassed or unbuilt model
             does not have.
         checks: List of functions from `CHECKS`, for example without those for the
@@ -71,8 +71,8 @@ def check_model(
             `ExceptionGroup` of the errors with their tracebacks.
         TypeError: `build_model` is not a function or does not return a model, an
             unknown argument in `rule`, or an argument of the wrong type.
-        ValueError: `build_model` returns the same model again, `checks` is empty, or
-            `inputs` is missing where it can't be made, or has a batch of one.
+        ValueError: `build_model` returns the same model twice, `checks` is empty, or
+            `inputs` is missing and can't be generated, or has only one sample.
 
     Example:
 
@@ -89,7 +89,7 @@ def check_model(
     case.data(models[0])
 
     def build() -> keras.Model:
-        # Building may be slow, and these two models were only looked at.
+        # Building may be slow, and these two models are still unchanged.
         return models.pop(0) if models else build_model()
 
     case = dataclasses.replace(case, build_model=build)
@@ -150,14 +150,14 @@ def parametrize_with_checks(
     checks: Sequence[Check] | None = None,
     expected_failures: Mapping[str, str | Mapping[str, str]] | None = None,
 ) -> "pytest.MarkDecorator":
-    """Parametrize a test function by every pair of a model and a check; needs pytest.
+    """Parametrize a test with every pair of a model and a check; needs pytest.
 
-    The function takes `model` and `check`, and calls `check(model)`. The id of a test
+    The test function takes `model` and `check`, and calls `check(model)`. The test id
     names both: `build_dense-check_terms`.
 
     Args:
         models: List of functions without arguments that each return a new
-            `keras.Model`, or of `Case` to give inputs and arguments of the rule as
+            `keras.Model`, or of `Case`, to pass inputs and arguments of the rule as
             well.
         checks: List of functions from `CHECKS`. Defaults to `None`, all.
         expected_failures: Dict from the name of a check to the reason why it fails,
@@ -214,7 +214,7 @@ def _import_pytest() -> Any:
 
 
 def _cases_by_name(models: Any) -> dict[str, Case]:
-    """Each model as a `Case`, by the name of its function, numbered if that repeats."""
+    """Each model as a `Case`, by the name of its function; duplicates are numbered."""
     if not isinstance(models, (list, tuple)) or not models:
         raise TypeError(
             "Invalid type for argument `models`. Expected a list of functions that "
@@ -240,13 +240,13 @@ def _reasons(
     reasons = {}
     for name, value in expected_failures.items():
         if isinstance(value, str):
-            concerned, of_checks = models, {name: value}
+            names, of_checks = models, {name: value}
         else:
             _check_is_known(name, models, "model")
-            concerned, of_checks = [name], value
+            names, of_checks = [name], value
         for check, reason in of_checks.items():
             _check_is_known(check, checks, "check")
-            reasons |= {(model, check): reason for model in concerned}
+            reasons |= {(model, check): reason for model in names}
     return reasons
 
 

@@ -1,4 +1,4 @@
-"""Find every weight of a model, and describe each once.
+"""Find every weight of a model, each listed once.
 
 >>> model = keras.Sequential(
 ...     [keras.Input((4,)), keras.layers.Dense(3, name="hidden"),
@@ -18,27 +18,27 @@ import keras
 from keras_l2reg import _keras
 from keras_l2reg._roles import role_of
 
-# How Keras names a variable without a name: by the number of those made before.
+# The automatic names of variables without a name, which Keras numbers.
 _AUTOMATIC_NAME = re.compile(r"variable(_\d+)?")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Weight:
-    """One distinct weight of a model.
+    """A weight of a model.
 
     Args:
         name: Readable name, unique in the model: `"hidden/kernel"`.
         role: `"kernel"`, `"recurrent"`, `"depthwise"`, `"pointwise"`,
             `"embeddings"`, `"bias"`, `"scale"`, `"shift"`, `"slope"` or `"other"`.
         variable: The `keras.Variable`, or `None` while the layer is unbuilt.
-        layers: Tuple of the layers from the outermost within the model to the layer
-            that made the weight.
+        layers: Tuple of the layers that contain the weight, from the outermost in the
+            model to the layer that created it.
         config_layer: The layer whose config saves the regularizer. Defaults to
             `None`: no config does.
         config_attribute: Name of the attribute of `config_layer` that holds it.
             Defaults to `None`.
-        is_guess: Boolean, whether the role is a guess, made from the shape alone or
-            from a word in the middle of the name. Defaults to `False`.
+        is_guess: Boolean, whether the role is a guess, from the shape alone or from a
+            word in the middle of the name. Defaults to `False`.
 
     Example:
 
@@ -62,7 +62,7 @@ class Weight:
 
     @property
     def config_key(self) -> tuple[int, str] | None:
-        """A key for the attribute of `config_layer`, or `None` where there is none."""
+        """A key for the attribute of `config_layer`, or `None` if there is none."""
         return (
             (id(self.config_layer), self.config_attribute)
             if self.config_attribute
@@ -92,7 +92,7 @@ class Weight:
 
     @property
     def is_frozen_lora_base(self) -> bool:
-        """Whether LoRA trains two small kernels in place of this weight."""
+        """Whether it is frozen because LoRA trains two small kernels instead."""
         return bool(
             self.layers
             and getattr(self.layers[-1], "lora_enabled", False)
@@ -103,11 +103,11 @@ class Weight:
 
 
 def find_weights(model: keras.layers.Layer) -> list[Weight]:
-    """Find every distinct weight of a model that was made trainable, frozen or not.
+    """Find every weight of a model that was created as trainable, frozen or not.
 
     Shared layers and tied weights are listed once; a weight belongs to the innermost
     layer that tracks it. Weights of unbuilt layers are inferred from the layers'
-    `*_regularizer` attributes. Statistics and seeds are not weights.
+    `*_regularizer` attributes. Moving statistics and seeds are not weights.
 
     Args:
         model: A `keras.Model` or layer, built or not, or an `L2AllWeights`.
@@ -134,7 +134,7 @@ def find_weights(model: keras.layers.Layer) -> list[Weight]:
         for name, variable in named:
             if variable is None or id(variable) not in seen_variables:
                 seen_variables.add(id(variable))
-                path = "/".join([*(around.name for around in layers), name])
+                path = "/".join([*(outer.name for outer in layers), name])
                 full_name = _unused(path, names)
                 weight = _describe(full_name, name, variable, layers, layer, siblings)
                 found.append(weight)
@@ -148,13 +148,13 @@ def find_weights(model: keras.layers.Layer) -> list[Weight]:
 
 
 def inner_model(model: Any) -> Any:
-    """The model that an `L2AllWeights` wraps; any other model is returned as it is.
+    """The model that an `L2AllWeights` wraps; any other model itself.
 
     >>> model = keras.Sequential([keras.layers.Dense(3)])
     >>> inner_model(model) is model
     True
     """
-    # By a mark on the class: any model may have an attribute `wrapped_model`.
+    # By a class attribute, since any model may have an attribute `wrapped_model`.
     is_wrapper = getattr(type(model), "_is_keras_l2reg_wrapper", False)
     return model.wrapped_model if is_wrapper else model
 
@@ -162,32 +162,34 @@ def inner_model(model: Any) -> Any:
 def _named(
     layer: keras.layers.Layer, variables: Sequence[keras.Variable]
 ) -> list[tuple[str, keras.Variable | None]]:
-    """`(name, variable)` of each; `None` for those that the layer is yet to make."""
+    """`(name, variable)` of each; `None` for those that the layer will create."""
     names = _own_names(layer, variables)
-    to_come = [] if layer.built else _keras.names_to_come(layer, names)
+    unbuilt = [] if layer.built else _keras.unbuilt_names(layer, names)
     named = zip(names, variables, strict=True)
-    return [*named, *((name, None) for name in to_come)]
+    return [*named, *((name, None) for name in unbuilt)]
 
 
 def _own_names(
     layer: keras.layers.Layer, variables: Sequence[keras.Variable]
 ) -> list[str]:
-    """The variables' names; for automatic ones, the attribute that holds the variable.
+    """The names of the variables; if automatic, the attribute that holds the variable.
 
-    Keras numbers variables without a name over the whole process, so that a model
-    built again would have other names.
+    Keras numbers variables without a name across the process, so a model that is built
+    again would have other names.
     """
     if not any(_AUTOMATIC_NAME.fullmatch(v.name) for v in variables):
         return [v.name for v in variables]
-    called = {}
+    attribute_names = {}
     for attribute, value in vars(layer).items():
         # The lists in which Keras tracks variables are private.
         if isinstance(value, keras.Variable) or not attribute.startswith("_"):
             for path, leaf in _leaves(value):
                 name = "/".join([attribute.lstrip("_"), *path])
-                called.setdefault(id(leaf), name)
+                attribute_names.setdefault(id(leaf), name)
     return [
-        called.get(id(v), "variable") if _AUTOMATIC_NAME.fullmatch(v.name) else v.name
+        attribute_names.get(id(v), "variable")
+        if _AUTOMATIC_NAME.fullmatch(v.name)
+        else v.name
         for v in variables
     ]
 
@@ -234,7 +236,7 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def listed(names: Iterable[str], shown: int = 20) -> str:
-    """Join names for a message: the first ones, and how many more there are.
+    """Join names for a message: the first ones, and the number of the others.
 
     >>> listed(["a", "b", "c"], shown=2)
     'a, b and 1 more'

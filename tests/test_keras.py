@@ -236,11 +236,11 @@ def test_exclusions_from_decay_are_not_in_the_config():
     optimizer = keras.optimizers.AdamW()
     model.compile(optimizer)
     assert _keras.decays_in(model, kernel)
-    assert _keras.decay_comes_back_on_load(model, [kernel, bias]) == []
+    assert _keras.decayed_after_loading(model, [kernel, bias]) == []
     optimizer.exclude_from_weight_decay([bias])
-    assert _keras.decay_comes_back_on_load(model, [kernel, bias]) == [bias]
+    assert _keras.decayed_after_loading(model, [kernel, bias]) == [bias]
     model.compile(keras.optimizers.SGD())
-    assert _keras.decay_comes_back_on_load(model, [kernel, bias]) == []
+    assert _keras.decayed_after_loading(model, [kernel, bias]) == []
 
 
 def test_adds_losses_counts_activity_regularizers_but_not_penalties():
@@ -303,8 +303,8 @@ def test_added_losses_at_other_values_assign_nothing():
     before = [float(ops.convert_to_numpy(term)) for term in model.losses]
     x = ops.ones((1, 6))
     for value in (1.0, 3.0):
-        moved = [(layer.kernel, value * ops.ones((6, 2)))]
-        outputs, [term] = _keras.added_losses_at(model, x, moved)
+        changed = [(layer.kernel, value * ops.ones((6, 2)))]
+        outputs, [term] = _keras.added_losses_at(model, x, changed)
         np.testing.assert_allclose(ops.convert_to_numpy(outputs), 6 * value, rtol=1e-6)
         # The sum over two units, over the one sample.
         expected = 2 * (6 * value) ** 2
@@ -579,10 +579,10 @@ def test_a_weight_without_an_attribute_for_its_regularizer():
     "layer", [layers.Dense(2), layers.DepthwiseConv1D(2), layers.SeparableConv1D(2, 2)]
 )
 def test_the_names_of_weights_to_come_are_those_of_the_built_layer(layer):
-    expected = _keras.names_to_come(layer, [])
+    expected = _keras.unbuilt_names(layer, [])
     layer.build((None, 5, 6))
     assert sorted(expected) == sorted(v.name for v in layer.weights)
-    assert _keras.names_to_come(layer, expected) == []
+    assert _keras.unbuilt_names(layer, expected) == []
 
 
 def test_lambdas_are_restored_on_request_only():

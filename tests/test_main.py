@@ -55,7 +55,7 @@ def test_model_without_findings(saved, capsys):
     assert capsys.readouterr().out == "No findings.\n"
 
 
-@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
+@pytest.mark.filterwarnings("ignore:These weights already have a penalty")
 def test_wrapped_model_loads_without_imports(saved):
     assert main([saved(L2AllWeights(mlp("l2"), l2=0.01, existing="replace"))]) == 0
 
@@ -269,7 +269,7 @@ def test_module_that_cannot_be_imported(saved, tmp_path, monkeypatch, capsys):
     path = saved(mlp("l2"))
     for name, message in {
         "nowhere_to_be_found": "No module named 'nowhere_to_be_found'",
-        "no_layers.py": "Give the name of the module: no_layers",
+        "no_layers.py": "Pass the name of the module: no_layers",
         "leaving": "SystemExit",
     }.items():
         assert main([path, "--import", name]) == 2
@@ -294,7 +294,7 @@ def with_path(folder: pathlib.Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), *([path] if path else [])])}
 
 
-@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
+@pytest.mark.filterwarnings("ignore:These weights already have a penalty")
 def test_program_prints_only_findings(saved, module, tmp_path):
     named = keras.Sequential(
         [keras.Input((4,)), layers.Dense(3, name="é"), *mlp("l2").layers[1:]]
@@ -337,7 +337,7 @@ def test_failure_to_write_is_an_error(saved):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
+@pytest.mark.filterwarnings("ignore:These weights already have a penalty")
 def test_programs_that_import_the_package_get_all_of_it(saved, tmp_path):
     # Python imports `theirs`, and with it this package, before it sets `sys.argv`.
     path = saved(L2AllWeights(mlp("l2"), l2=0.01, existing="replace"))

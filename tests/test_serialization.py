@@ -187,7 +187,7 @@ def test_a_wrapper_whose_penalty_was_removed_still_has_none_once_loaded(tmp_path
     detached(wrapper)
     loaded = reloaded(wrapper, tmp_path)
     for each in (wrapper, loaded):
-        with pytest.raises(ValueError, match="no longer reaches"):
+        with pytest.raises(ValueError, match="`l2` has no effect"):
             each.l2 = 0.1
 
 

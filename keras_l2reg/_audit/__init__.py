@@ -11,6 +11,6 @@
 `magnitude`          rules: penalties that are too large
 `duplicates`         rules: penalties that are counted more than once
 `scale_invariance`   the rule about kernels that a normalization follows
-`experiment`         how the terms of the loss respond to changes of the weights
+`experiment`         how the loss terms respond to changes of the weights
 ===================  ============================================================
 """

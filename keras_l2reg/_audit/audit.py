@@ -30,19 +30,19 @@ def audit(
 
     The model is not changed. Some mistakes are found only with a batch:
     `penalty > max_share * data_loss(x, y)` (code `dominates`), identical `add_loss`
-    terms of a model that was not called eagerly and, on JAX, a compiled step that
-    does not match the model any more.
+    terms of a model that was not called eagerly and, on JAX, a compiled step that no
+    longer matches the model.
 
-    Some mistakes are not found: on JAX, a step compiled for larger batches than that
-    of `x`; a compiled step that is different each time it is traced; in subclassed
+    Some mistakes are not found: on JAX, a stale step that was compiled for batches
+    larger than `x`; a stale step whose traces differ from each other; in subclassed
     models, a normalization that follows a kernel.
 
     Args:
         model: A `keras.Model`, wrapped or bare, built or not, compiled or not.
         x: A batch of inputs, as for `fit`: an array or a nested structure of arrays.
             Defaults to `None`, no batch.
-        y: The batch's targets, likewise. Defaults to `None`, no batch.
-        max_share: Finite float > 0, the largest ratio of the penalty to the data's
+        y: The targets of the batch, likewise. Defaults to `None`, no batch.
+        max_share: Finite float > 0, the largest ratio of the penalty to the data
             loss that is not reported. Defaults to `1.0`.
 
     Returns:
@@ -62,10 +62,10 @@ def audit(
     ('never-applied', ('a/kernel',))
 
     References:
-        Loshchilov & Hutter, [Decoupled Weight Decay Regularization](
-        https://arxiv.org/abs/1711.05101), ICLR 2019.
-        van Laarhoven, [L2 Regularization versus Batch and Weight Normalization](
-        https://arxiv.org/abs/1706.05350), 2017.
+        - Loshchilov & Hutter, [Decoupled Weight Decay Regularization](
+          https://arxiv.org/abs/1711.05101), ICLR 2019.
+        - van Laarhoven, [L2 Regularization versus Batch and Weight Normalization](
+          https://arxiv.org/abs/1706.05350), 2017.
     """
     check_is_model(model)
     share = _check_share(max_share)
@@ -81,7 +81,7 @@ def _check_share(max_share: float) -> float:
     if share is None or not 0 < share < float("inf"):
         raise ValueError(
             "Invalid value for argument `max_share`. Expected a finite float > 0, "
-            "such as 1.0: the largest ratio of the penalty to the data's loss that is "
+            "such as 1.0: the largest ratio of the penalty to the data loss that is "
             f"not reported. Received: max_share={max_share!r}"
         )
     return share
@@ -96,8 +96,8 @@ def _check_batch(model: keras.Model, x: Any, y: Any) -> None:
         )
     if x is not None and not (model.built and getattr(model, "loss", None)):
         raise ValueError(
-            "Expected a model that is built and compiled with a loss, as a batch is "
-            f"given. Received: {model.name!r} with built={model.built}, "
+            "Expected a model that is built and compiled with a loss, since a batch "
+            f"is given. Received: {model.name!r} with built={model.built}, "
             f"loss={getattr(model, 'loss', None)!r}; call `model.compile(loss=...)` "
             "and the model first, or call `audit` without a batch"
         )
@@ -115,7 +115,7 @@ def _how_to_pass_a_batch(x: Any) -> str:
 
 
 def _check_idle(model: keras.Model) -> None:
-    """Raise if another thread runs the model; sync its state if this thread does."""
+    """Raise if another thread runs the model; sync its state if this thread runs it."""
     for method, runner, thread in _keras.runs_with(model):
         if thread != threading.get_ident():
             raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Rules about penalties that are not the same everywhere.
+"""Rules about penalties that differ between the places where they are stored.
 
 A penalty is stored in three places: the layer's attribute (saved with the model), the
 weight's `regularizer` (in `model.losses`) and the compiled step (trained with).
@@ -19,7 +19,7 @@ def never_applied(facts: ModelFacts) -> tuple[str, ...]:
 
 
 def is_never_applied(weight: Weight) -> bool:
-    """Whether the regularizer was set when the weight existed already."""
+    """Whether the regularizer was set after the weight was created."""
     return (
         weight.variable is not None
         and weight.regularizer is None
@@ -48,13 +48,13 @@ def _constraint_differs(weight: Weight) -> bool:
 
 
 def stale_trace(facts: ModelFacts) -> tuple[str, ...]:
-    """The steps, `"fit"` or `"evaluate"`, that were compiled for another loss."""
+    """The steps, `"fit"` or `"evaluate"`, that were compiled with another loss."""
     steps = _keras.stale_steps(facts.model, facts.batch)
     return tuple({"train": "fit", "test": "evaluate"}[step] for step in steps)
 
 
 def penalty_lost_on_save(facts: ModelFacts) -> tuple[str, ...]:
-    """Weights whose penalty neither the model's config nor a wrapper saves."""
+    """Weights whose penalty is saved neither by the model's config nor by a wrapper."""
     inner = inner_model(facts.model)
     saved_by_wrapper = {
         weight.name

@@ -10,7 +10,7 @@ from keras_l2reg.weights import Weight, inner_model, listed
 
 
 def last_layer_only(facts: ModelFacts) -> tuple[str, ...]:
-    """The last layer's kernels, if they alone have a penalty."""
+    """The last layer's kernels, if only they have a penalty."""
     covered = _kernels_with_penalty(facts)
     if _forgotten_kernels(facts) and _are_in_the_last_layer(covered, facts):
         return names_of(covered)
@@ -24,7 +24,7 @@ def names_of_other_kernels(facts: ModelFacts) -> dict[str, str]:
 
 
 def uncovered(facts: ModelFacts) -> tuple[str, ...]:
-    """Kernels without a penalty, if others than the last layer's have one."""
+    """Kernels without a penalty, if kernels outside the last layer have one."""
     covered = _kernels_with_penalty(facts)
     if covered and not _are_in_the_last_layer(covered, facts):
         return names_of(_forgotten_kernels(facts))
@@ -36,7 +36,7 @@ def _kernels_with_penalty(facts: ModelFacts) -> list[Weight]:
 
 
 def _forgotten_kernels(facts: ModelFacts) -> list[Weight]:
-    """Kernels that have no penalty, and that nobody tried to give one."""
+    """Kernels without a penalty, whose layers have no regularizer either."""
     without = [w for w in facts.kernels if w.regularizer is None]
     return [w for w in without if not is_never_applied(w)]
 
@@ -51,7 +51,7 @@ def partly_covered(facts: ModelFacts) -> tuple[str, ...]:
         w.name: {id(v) for v in strength_variables(w.regularizer)}
         for w in _kernels_with_penalty(facts)
     }
-    # Of several live strengths, a wrapper's own is the one that its `l2` changes.
+    # If there are several, the one that matters is what the wrapper's `l2` changes.
     own = _own_strengths(facts, live.values())
     missed = tuple(name for name, strengths in live.items() if not own & strengths)
     return missed if len(missed) < len(live) else ()

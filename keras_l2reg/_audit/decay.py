@@ -1,4 +1,4 @@
-"""Rules about the optimizer: its weight decay, and what it makes of the penalty."""
+"""Rules about the optimizer: its weight decay, and how it scales the penalty."""
 
 import keras
 
@@ -12,7 +12,7 @@ _ADAPTIVE = {
 
 
 def double_decay(facts: ModelFacts) -> tuple[str, ...]:
-    """Weights with an L2 penalty that the optimizer decays as well."""
+    """Weights with an L2 penalty to which the optimizer also applies weight decay."""
     return names_of(w for w in facts.decayed if l2_of(w.regularizer))
 
 
@@ -22,9 +22,9 @@ def decays_bias_or_norm(facts: ModelFacts) -> tuple[str, ...]:
 
 
 def exclusions_lost_on_save(facts: ModelFacts) -> tuple[str, ...]:
-    """Weights that the optimizer decays only after it was saved and loaded."""
+    """Weights that the optimizer decays only once it has been saved and loaded."""
     variables = [w.variable for w in facts.built if w.variable is not None]
-    decayed = _keras.decay_comes_back_on_load(facts.model, variables)
+    decayed = _keras.decayed_after_loading(facts.model, variables)
     ids = {id(v) for v in decayed}
     return names_of(w for w in facts.built if id(w.variable) in ids)
 

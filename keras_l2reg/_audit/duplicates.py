@@ -1,7 +1,7 @@
-"""Rules about one penalty that is in `model.losses` more than once.
+"""Rules about a penalty that is in `model.losses` more than once.
 
-That two numbers are equal does not show that they are the same penalty. They are if
-they stay equal when the weights change, see `experiment`.
+Two equal numbers are not necessarily the same penalty. They are if they stay equal
+when the weights change, see `experiment`.
 """
 
 import collections
@@ -24,7 +24,7 @@ _BUILTIN = (
 
 
 def regularizers_with_the_same_penalty(facts: ModelFacts) -> tuple[str, ...]:
-    """Weights whose custom regularizers ignore them, and compute the same penalty."""
+    """Weights whose custom regularizers ignore the weight and share one penalty."""
     custom = [w for w in facts.penalized if not _is_builtin(w)]
     if len(custom) < 2:
         return ()
@@ -37,8 +37,8 @@ def regularizers_with_the_same_penalty(facts: ModelFacts) -> tuple[str, ...]:
         for term, weights in groups.items()
         if len(weights) > 1
         and responds(term)
-        # A function of a loop's variable depends on one of the weights. A function of
-        # two, such as the distance between them, depends on both, and is intended.
+        # A function of a loop variable depends on one weight only. A function of two
+        # weights, such as their distance, depends on both, and is intended.
         and sum(map(experiment.depends_on_its_weight, weights)) < 2
         for weight in weights
     )
@@ -66,8 +66,8 @@ def _most_common_added_loss(facts: ModelFacts) -> tuple[Term, int]:
     experiment = facts.experiment
     if len(experiment.added) < 2:
         return (), 0
-    # A term that depends on the data is an activity's penalty, or a part of the
-    # data's loss.
+    # A term that depends on the data is an activity penalty, or part of the data
+    # loss.
     of_weights = [
         term
         for term, for_other_data in zip(
@@ -80,7 +80,7 @@ def _most_common_added_loss(facts: ModelFacts) -> tuple[Term, int]:
 
 
 def penalties_added_again(facts: ModelFacts) -> tuple[str, ...]:
-    """Weights whose penalty `add_loss` adds to the one of their regularizer."""
+    """Weights whose penalty `add_loss` adds in addition to their regularizer."""
     experiment = facts.experiment
     if not experiment.added:
         return ()

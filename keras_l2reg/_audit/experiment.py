@@ -1,11 +1,11 @@
-"""How the terms of a model's loss respond when its weights or its data change.
+"""How the loss terms of a model respond when its weights or its data change.
 
-Two terms with equal values need not be the same term: values below a threshold that a
-regularizer clips to, for instance, are equal. Terms that stay equal whatever values
-the weights take are the same.
+Two terms with equal values need not be the same term: a regularizer that clips small
+values, for instance, may return the same penalty for different weights. Terms that stay
+equal when the weights change are taken to be the same.
 
-Nothing is assigned to the model: other values stand in for the weights while a term
-is computed.
+Nothing is assigned to the model: the changed values replace the weights only while a
+term is computed.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ _SEEDS = (1, 2)
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The terms of a model's loss, at its weights and at other values of them.
+    """The loss terms of a model, at its current weights and at changed ones.
 
-    A term is a tuple of its values: at the weights as they are, and after each of two
+    A term is a tuple of its values: at the current weights, and after each of two
     random changes of all weights. `None` stands for a value that could not be computed.
 
     Args:
@@ -59,13 +59,13 @@ class Experiment:
             _added(self.facts.model, self._inputs, change)
             for change in self._changes[1:]
         ]
-        # A model may add another number of terms each time it is called.
-        is_steady = {len(terms) for terms in changed} == {len(now)}
-        return list(zip(now, *changed, strict=True)) if is_steady else []
+        # A model may add a different number of terms each time it is called.
+        is_constant = {len(terms) for terms in changed} == {len(now)}
+        return list(zip(now, *changed, strict=True)) if is_constant else []
 
     @functools.cached_property
     def added_for_other_data(self) -> list[float | None]:
-        """The values of `added` at the weights as they are, for other inputs."""
+        """The values of `added` at the current weights, for other inputs."""
         others = keras.tree.map_structure(_other, self._inputs)
         with contextlib.suppress(Exception):
             return _added(self.facts.model, others)
@@ -96,7 +96,7 @@ class Experiment:
 
     @functools.cached_property
     def _inputs(self) -> Any:
-        """The batch's inputs, else some that the model accepts, else `None`."""
+        """The inputs of the batch, else example inputs that work, else `None`."""
         if self.facts.batch is not None:
             return self.facts.inputs
         model = self.facts.model
@@ -117,7 +117,7 @@ def number(tensor: Any) -> float | None:
     >>> number(ops.ones(())), number(keras.KerasTensor(()))
     (1.0, None)
     """
-    # A traced step may leave symbolic tensors behind, in the backend's own class.
+    # A traced step may leave symbolic tensors of the backend behind.
     with contextlib.suppress(Exception):
         return float(np.asarray(ops.convert_to_numpy(tensor)))
     return None
@@ -135,7 +135,7 @@ def penalty_of(regularizer: Any, weight: Any) -> float | None:
 
 
 def responds(term: Term) -> bool:
-    """Whether a term is finite throughout, and differs at each change.
+    """Whether all values of a term are finite, and each change changes it.
 
     >>> responds((1.0, 2.0, 1.5)), responds((1.0, 1.0, 1.0)), responds((1.0, None, 2.0))
     (True, False, False)
@@ -155,10 +155,10 @@ def _added(model: keras.Model, inputs: Any, change: Change = ()) -> list[float |
 
 
 def _changed_value(variable: Any, seed: int, index: int = 0) -> Any:
-    """A random value near a variable's, another for each seed and index."""
+    """A random value near that of a variable, different for each seed and index."""
     random = np.random.default_rng((seed, index))
     value = np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")))
-    # Small, but not 0 even if the weight is.
+    # Small, but not 0 even if the weight is 0.
     size = 0.1 * (np.sqrt(np.mean(np.square(value))) or 1.0)
     factor, shift = random.uniform(0.5, 1.5, (2, *value.shape))
     return ops.cast(value * factor + size * shift, variable.dtype)

@@ -36,13 +36,13 @@ class ModelFacts:
 
     @functools.cached_property
     def weights(self) -> list[Weight]:
-        """Every weight, except those that LoRA trains two small kernels instead of."""
+        """Every weight, except the frozen kernels of LoRA layers."""
         return [w for w in find_weights(self.model) if not w.is_frozen_lora_base]
 
     @functools.cached_property
     def trainable(self) -> list[Weight]:
         """Weights that are trained, or will be once they are built."""
-        # A layer above may have frozen a weight that is trainable by itself.
+        # A layer above may be frozen, and with it a weight that is trainable itself.
         ids = {id(v) for v in self.model.trainable_variables}
         return [
             w
@@ -82,7 +82,7 @@ class ModelFacts:
 
     @functools.cached_property
     def inputs(self) -> Any:
-        """The batch's inputs as tensors, or `None` without a batch."""
+        """The inputs of the batch as tensors, or `None` without a batch."""
         if self.batch is None:
             return None
         return keras.tree.map_structure(ops.convert_to_tensor, self.batch[0])
@@ -98,7 +98,7 @@ class ModelFacts:
 
     @functools.cached_property
     def experiment(self) -> Experiment:
-        """How the terms of the loss respond to changes of the weights."""
+        """How the loss terms respond to changes of the weights."""
         return Experiment(self)
 
 

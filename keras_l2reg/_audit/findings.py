@@ -23,9 +23,9 @@ class Finding:
 
     Args:
         code: Identifies the kind of problem: `"never-applied"`.
-        severity: `"error"`, the model does not train as it is declared; `"warning"`,
-            probably not intended; or `"info"`, good to know.
-        where: Tuple of the names of the weights, or of the steps, concerned.
+        severity: `"error"`, the model does not train as declared; `"warning"`,
+            probably not intended; or `"info"`, worth knowing.
+        where: Tuple of the names of the affected weights, or compiled steps.
         message: The problem, in one or two sentences.
         fix: What to do about it, in one or two sentences.
 

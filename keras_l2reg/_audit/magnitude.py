@@ -1,4 +1,4 @@
-"""Rules about penalties that are too large: for float16, or next to the data's loss."""
+"""Rules about penalties that are too large, for float16 or relative to the data."""
 
 import math
 from typing import Any
@@ -30,7 +30,7 @@ def _is_finite(regularizer: Any, weight: Any) -> bool:
 
 
 def dominates(facts: ModelFacts) -> tuple[str, ...]:
-    """The penalized weights, largest penalty first, if the sum is too large."""
+    """The penalized weights, largest penalty first, if their sum is too large."""
     if facts.data_loss is None:
         return ()
     if not sum(facts.penalties.values()) > facts.max_share * abs(facts.data_loss):
@@ -39,7 +39,7 @@ def dominates(facts: ModelFacts) -> tuple[str, ...]:
 
 
 def penalty_and_data_loss(facts: ModelFacts) -> dict[str, str]:
-    """What `dominates` compares, for its message."""
+    """The values that `dominates` compares, for its message."""
     return {
         "penalty": f"{sum(facts.penalties.values()):.4g}",
         "max_share": f"{facts.max_share:.0%}",

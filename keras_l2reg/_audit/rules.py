@@ -1,9 +1,10 @@
 """The problems that an audit looks for, as one table: `RULES`.
 
-The findings of an audit, the table in the docs, the docs' pages and the tests derive
+The findings of an audit, the table and the pages in the docs, and the tests are derived
 from it. To add a rule, write a function that finds the problem in the module of its
-subject, add a row here, and an example of the problem in `tests/audit/test_rules.py`.
-Rules with the same code are about the same problem with different causes.
+subject, add a row here, and add an example of the problem to
+`tests/audit/test_rules.py`. Rules with the same code describe the same problem with
+different causes.
 
 >>> rule = next(rule for rule in RULES if rule.code == "frozen")
 >>> rule.severity, rule.summary
@@ -32,9 +33,9 @@ class Rule:
             values of `details`.
         fix: What to do about it.
         find: Function of `ModelFacts` that returns the names of the weights (or of the
-            steps) that have the problem; none if there is no problem.
+            steps) that have the problem; an empty tuple if there are none.
         details: Function of `ModelFacts` that returns the values for the placeholders.
-            It is called only if `find` found something. Defaults to no values.
+            Called only if `find` found something. Defaults to no values.
     """
 
     code: str
@@ -82,7 +83,7 @@ RULES = (
         message="The compiled step does not match the model: penalties, or which "
         "weights are trainable, changed after it was traced.",
         fix="Call model.compile(...) again. (attach, detach and L2AllWeights make "
-        "Keras trace again by themselves.)",
+        "Keras retrace automatically.)",
         find=consistency.stale_trace,
     ),
     Rule(
@@ -100,7 +101,7 @@ RULES = (
         severity="error",
         summary="the same penalty is counted more than once",
         message="These regularizers all compute the same penalty, whichever weight "
-        "they are given, as lambdas do that refer to a loop's variable.",
+        "they are given, like lambdas that refer to a loop variable.",
         fix="Use the argument that the regularizer is called with: lambda w: ... w ...",
         find=duplicates.regularizers_with_the_same_penalty,
     ),
@@ -111,8 +112,8 @@ RULES = (
         message="{count} terms that add_loss adds to model.losses are identical, "
         "{value}, and remain so when the weights change.",
         fix="Make sure that each term uses its own weight (a function defined in a "
-        "loop sees the loop's last value), and that a shared layer adds its penalty "
-        "once.",
+        "loop sees the last value of the loop variable), and that a shared layer adds "
+        "its penalty once.",
         find=duplicates.identical_added_losses,
         details=duplicates.count_of_identical_added_losses,
     ),
@@ -129,8 +130,8 @@ RULES = (
         code="lost-on-save",
         severity="warning",
         summary="saving loses the penalty, or exclusions from weight decay",
-        message="The model's config does not contain this penalty: save and load, or "
-        "clone_model, lose it.",
+        message="The model's config does not contain this penalty: it is lost when the "
+        "model is saved and loaded, or cloned.",
         fix="Wrap the model with L2AllWeights, or pass the regularizer to the layer's "
         "constructor.",
         find=consistency.penalty_lost_on_save,
@@ -157,7 +158,7 @@ RULES = (
     Rule(
         code="uncovered",
         severity="warning",
-        summary="some kernels have a penalty, others have none",
+        summary="some kernels have a penalty, others do not",
         message="These kernels have no penalty, while others have one.",
         fix="Cover them with attach(model, ...), unless they were left out on purpose.",
         find=coverage.uncovered,
@@ -167,7 +168,7 @@ RULES = (
         severity="warning",
         summary="some kernels do not follow the live strength",
         message="The live strength does not apply to these kernels, which already had "
-        "a regularizer: they keep it, whatever the strength is set to.",
+        "a regularizer and keep it, whatever the strength is set to.",
         fix="Wrap or attach with existing='replace' or existing='add', unless they "
         "were left out on purpose.",
         find=coverage.partly_covered,
@@ -204,9 +205,9 @@ RULES = (
     Rule(
         code="dominates",
         severity="warning",
-        summary="the penalty is larger than the data's loss (needs a batch)",
+        summary="the penalty is larger than the data loss (needs a batch)",
         message="On this batch the penalty, {penalty}, is more than {max_share} of the "
-        "data's loss, {data_loss}.",
+        "data loss, {data_loss}.",
         fix="Try a smaller strength.",
         find=magnitude.dominates,
         details=magnitude.penalty_and_data_loss,
@@ -234,7 +235,7 @@ RULES = (
         code="scale-invariant",
         severity="info",
         summary="a normalization cancels the kernel's scale",
-        message="A normalization follows, so that L2 changes the effective learning "
+        message="A normalization follows, so L2 changes the effective learning "
         "rate, not what the model can express (van Laarhoven, 2017).",
         fix="Nothing, but tune this strength together with the learning rate.",
         find=scale_invariant,
@@ -260,11 +261,11 @@ RULES = (
 
 
 def as_markdown(pages: str = "") -> str:
-    """The table for the docs, a row per code.
+    """The table for the docs, with one row per code.
 
     Args:
-        pages: The folder of the pages, relative to the page with the table, such as
-            `"findings/"`. Defaults to `""`, the same folder.
+        pages: The folder with one page per code, relative to the page with the table,
+            such as `"findings/"`. Defaults to `""`, the same folder.
 
     Example:
 

@@ -4,8 +4,8 @@ If `f(a * w) = f(w)` for every `a > 0`, a penalty on `w` does not limit `f`; it 
 the effective learning rate instead.
 
 References:
-    van Laarhoven, [L2 Regularization versus Batch and Weight Normalization](
-    https://arxiv.org/abs/1706.05350), 2017.
+    - van Laarhoven, [L2 Regularization versus Batch and Weight Normalization](
+      https://arxiv.org/abs/1706.05350), 2017.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from keras_l2reg._roles import KERNEL_ROLES
 
 layers = keras.layers
 
-# Their output is linear in each kernel, apart from bias and activation.
+# Layers whose output is linear in each kernel, apart from bias and activation.
 _LINEAR = (
     layers.Dense,
     layers.EinsumDense,
@@ -34,7 +34,7 @@ _LINEAR = (
     layers.SeparableConv1D,
     layers.SeparableConv2D,
 )
-# They pass on a factor, `g(a * x) = a * g(x)`, but not every shift.
+# Layers that preserve a factor, `g(a * x) = a * g(x)`, but not every shift.
 _PASS = (
     layers.AveragePooling1D,
     layers.AveragePooling2D,
@@ -66,7 +66,7 @@ _PER_SAMPLE_NORM = (
 
 
 def scale_invariant(facts: ModelFacts) -> tuple[str, ...]:
-    """Kernels with an L2 penalty whose output is only used normalized."""
+    """Kernels with an L2 penalty whose output is only used after a normalization."""
     consumers = _keras.consumers(facts.model)
     return names_of(
         w
@@ -82,7 +82,7 @@ def scale_invariant(facts: ModelFacts) -> tuple[str, ...]:
 def _is_normalized(
     layer: layers.Layer, consumers: Mapping[int, list[keras.Operation | None]]
 ) -> bool:
-    """Whether `layer`'s output reaches nothing but, linearly, normalizations."""
+    """Whether the output of `layer` is only used, linearly, by normalizations."""
     if (
         not isinstance(layer, _LINEAR)
         or not _is_linear(getattr(layer, "activation", None))
@@ -103,15 +103,15 @@ def _all_paths_normalize(
     consumers: Mapping[int, list[keras.Operation | None]],
     biased: layers.Layer | None,
 ) -> bool:
-    """Whether every path from `layer` meets a normalization that cancels the scale.
+    """Whether every path from `layer` has a normalization that cancels the scale.
 
     Args:
         layer: The layer whose kernel is scaled.
         consumers: The operations that read each layer's output, by the layer's id.
         biased: The layer whose bias is part of the signal, or `None`.
     """
-    # Not recursive, as a chain of layers may exceed Python's stack. A shared layer
-    # may lead back to itself, so each is visited once.
+    # Not recursive, since a chain of layers may exceed Python's recursion limit. A
+    # shared layer may lead back to itself, so each layer is visited once.
     seen: set[int] = {id(layer)}
     todo: list[keras.Operation | None] = [layer]
     while todo:
@@ -133,17 +133,17 @@ def _cancels_scale(
     operation: keras.Operation | None, biased: layers.Layer | None
 ) -> bool:
     if isinstance(operation, layers.BatchNormalization):
-        # A frozen one divides by its moving statistics, which do not scale along.
+        # A frozen one divides by its moving statistics, which do not change with w.
         return operation.trainable and (
             biased is None or _subtracts_bias(operation, biased)
         )
-    # These subtract the mean over channels, which leaves a bias in the signal; and a
-    # bias does not scale along with the kernel.
+    # These subtract the mean over channels, which leaves a bias in the signal, and a
+    # bias does not scale with the kernel.
     return isinstance(operation, _PER_SAMPLE_NORM) and biased is None
 
 
 def _subtracts_bias(norm: Any, layer: layers.Layer) -> bool:
-    """Whether the norm's statistics are those of each of the layer's channels."""
+    """Whether the normalization has statistics for each channel of the layer."""
     if isinstance(layer, layers.EinsumDense):
         return False
     rank = norm.input_spec.ndim
@@ -156,8 +156,8 @@ def _passes_on_scale(
 ) -> bool:
     if isinstance(operation, layers.Activation):
         return _is_linear(operation.activation)
-    # These move some of the biases, or set some to 0, so that the mean does not
-    # equal the bias any more.
+    # These move some of the biases or set some to 0, so that the mean no longer equals
+    # the bias.
     return isinstance(operation, layers.Identity) or (
         biased is None and isinstance(operation, _PASS)
     )

@@ -1,27 +1,27 @@
-"""All that uses Keras' private API, and all that depends on the backend.
+"""Everything that uses private Keras API, or depends on the backend.
 
-Each function offers one thing that public Keras does not; `tests/test_keras.py` fails
+Each function provides one thing that public Keras does not; `tests/test_keras.py` fails
 if Keras changes any of them. Callers write `_keras.sublayers(...)`, so that every use
-can be seen.
+is easy to find.
 
 ============  ====================================================================
-`attributes`  where a layer holds the regularizers of its weights for saving
+`attributes`  which layer attributes hold the regularizers that are saved
 `callbacks`   whether Keras waits for a callback after each batch
-`layers`      a model's layers, their variables, and what reads their outputs
-`losses`      the terms of a model's loss, apart from each other
+`layers`      the layers of a model, their variables, and what reads their outputs
+`losses`      the separate terms of a model's loss
 `optimizers`  which optimizer updates a variable, and whether it decays it
 `saving`      loading with or without Keras' safe mode
 `steps`       the compiled steps of `fit` and `evaluate`
 `traces`      whether a compiled step still matches the model
-`training`    Keras' trainer: what it defines, what it was given, who runs it
-`variables`   which regularizers they accept, and which one is a seed
+`training`    the trainer: its members, its compile arguments, its running calls
+`variables`   which regularizers they accept, and which are seeds
 `backends`    one module per backend, behind the interface `backends.base.Backend`
 ============  ====================================================================
 """
 
 from keras.src.trainers.compile_utils import MetricsList
 
-from keras_l2reg._keras.attributes import names_to_come, regularizer_attribute
+from keras_l2reg._keras.attributes import regularizer_attribute, unbuilt_names
 from keras_l2reg._keras.backends import backend
 from keras_l2reg._keras.callbacks import BatchLogsCallback
 from keras_l2reg._keras.layers import (
@@ -45,7 +45,7 @@ from keras_l2reg._keras.losses import (
     penalized_variables,
 )
 from keras_l2reg._keras.optimizers import (
-    decay_comes_back_on_load,
+    decayed_after_loading,
     decays,
     decays_in,
     optimizer_for,
@@ -75,7 +75,7 @@ __all__ = [
     "compile_arguments",
     "consumers",
     "copy_signature",
-    "decay_comes_back_on_load",
+    "decayed_after_loading",
     "decays",
     "decays_in",
     "deserializing",
@@ -86,7 +86,6 @@ __all__ = [
     "loss_gradients",
     "losses_kept",
     "losses_of_calls",
-    "names_to_come",
     "optimizer_for",
     "outermost_layer",
     "overridden",
@@ -101,4 +100,5 @@ __all__ = [
     "sublayers",
     "traced_functions",
     "trainer_members",
+    "unbuilt_names",
 ]

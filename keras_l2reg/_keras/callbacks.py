@@ -6,14 +6,14 @@ import keras
 class BatchLogsCallback(keras.callbacks.Callback):
     """A callback that tells Keras whether it adds to the logs of a batch.
 
-    On backends that are safe with threads, Keras runs the batch hooks in the
-    background, unless a callback has one. It makes an exception for those whose
-    undocumented attribute `async_safe` is true.
+    On thread-safe backends, Keras calls the batch hooks in a background thread, unless
+    a callback overrides one. It makes an exception for callbacks whose undocumented
+    attribute `async_safe` is true.
     """
 
     @property
     def adds_to_batch_logs(self) -> bool:
-        """Whether later callbacks are to find something new in a batch's logs."""
+        """Whether the callback adds keys to the logs of a batch."""
         raise NotImplementedError
 
     @property

@@ -1,4 +1,4 @@
-"""A model's layers and its graph, as far as public Keras does not tell."""
+"""The layers and the graph of a model, where the public API does not expose them."""
 
 import collections
 import functools
@@ -21,22 +21,22 @@ def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 
 def is_built_throughout(model: keras.Model) -> bool:
-    """Whether every layer of `model` has made its variables."""
+    """Whether every layer of `model` is built."""
     return all(layer.built for layer in all_layers(model))
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """The variables that `layer` itself made as trainable, frozen or not."""
+    """The variables that `layer` itself created as trainable, frozen or not."""
     return layer._trainable_variables
 
 
 def own_metrics(layer: keras.layers.Layer) -> list[keras.metrics.Metric]:
-    """The metrics that `layer` itself made, without those of its layers."""
+    """The metrics that `layer` itself created, without those of its sublayers."""
     return list(layer._metrics)
 
 
 def copy_signature(model: keras.Model, layer: keras.layers.Layer) -> None:
-    """Let `layer`, whose `call` takes any arguments, be called as `model` is."""
+    """Give `layer`, whose `call` takes any arguments, the call signature of `model`."""
     names = (
         "_call_signature",
         "call_signature_parameters",
@@ -46,7 +46,7 @@ def copy_signature(model: keras.Model, layer: keras.layers.Layer) -> None:
         "_call_has_context_arg",
     )
     for name in names:
-        # Past Keras, which tracks lists and dicts.
+        # Bypasses Keras, which tracks lists and dicts.
         object.__setattr__(layer, name, getattr(model, name))
     shape = getattr(model, "input_shape", None)
     shapes = {"input_shape": shape} if shape else model._build_shapes_dict
@@ -54,9 +54,9 @@ def copy_signature(model: keras.Model, layer: keras.layers.Layer) -> None:
 
 
 def outermost_layer() -> keras.layers.Layer | None:
-    """Within a call of a layer: the model (or layer) that the user called.
+    """During a call of a layer: the model (or layer) that the user called.
 
-    `None` where it is not known: Keras on JAX also runs `call` by itself.
+    `None` if unknown: on JAX, Keras sometimes runs `call` directly.
     """
     context: Any = get_global_attribute("current_call_ctx")
     return None if context is None else context.entry_layer
@@ -66,7 +66,7 @@ def consumers(model: keras.Model) -> dict[int, list[keras.Operation | None]]:
     """What reads each layer's output: `{id(layer): [operation, ...]}`.
 
     `None` stands for an output of a model. Covers the layers of Functional and
-    Sequential models, `model` itself or within it; others are not in the dict.
+    Sequential models, whether `model` itself or inside it; others are not in the dict.
     """
     found = collections.defaultdict(list)
     for layer in all_layers(model):
@@ -83,9 +83,9 @@ def consumers(model: keras.Model) -> dict[int, list[keras.Operation | None]]:
 
 
 def example_inputs(model: keras.Model) -> list:
-    """Nests of arrays that a built model may take as inputs, the likeliest first.
+    """Nested arrays that a built model may accept as inputs, most likely first.
 
-    Keras knows their shapes, and for a graph of layers their dtypes.
+    Keras knows their shapes and, for a graph of layers, their dtypes.
     """
     graph = getattr(model, "_functional", None) or model
     if hasattr(graph, "_nodes_by_depth"):

@@ -1,4 +1,4 @@
-"""The terms of a model's loss, apart from each other."""
+"""The separate terms of a model's loss."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,25 +12,25 @@ from keras_l2reg._keras.layers import all_layers
 
 
 def penalized_variables(model: keras.Model) -> list[keras.Variable]:
-    """The trainable variables with a regularizer: each has a term in `model.losses`."""
+    """The trainable variables with a regularizer, one term in `model.losses` each."""
     return [v for v in model.trainable_weights if v.regularizer is not None]
 
 
 def _without_penalties(losses: list, model: keras.Model) -> list:
-    """What is left of all of the model's losses, where Keras puts penalties last."""
+    """`losses` of the model without the penalties, which Keras puts last."""
     return losses[: len(losses) - len(penalized_variables(model))]
 
 
 def losses_of_calls(model: keras.Model) -> list:
-    """What the last call added to `model.losses`: all but the weights' penalties."""
-    # By the JAX trainer.
+    """What the last call added to `model.losses`: all but the penalties of weights."""
+    # Set by the JAX trainer.
     if given := model._losses_override:
         return _without_penalties(given, model)
     return [loss for layer in all_layers(model) for loss in layer._get_own_losses()]
 
 
 def adds_losses(model: keras.Model) -> bool:
-    """Whether a call puts terms into `model.losses`, as far as can be told."""
+    """Whether a call adds terms to `model.losses`, as far as is known."""
     return bool(losses_of_calls(model)) or any(
         getattr(layer, "activity_regularizer", None) is not None
         for layer in all_layers(model)
@@ -39,7 +39,7 @@ def adds_losses(model: keras.Model) -> bool:
 
 @contextlib.contextmanager
 def losses_kept(model: keras.Model) -> Iterator[None]:
-    """Within, the model may be called; after, `add_loss` terms are as before."""
+    """The model may be called in this context; then `add_loss` terms are restored."""
     before = [
         (layer, layer._losses[:], set(layer._loss_ids)) for layer in all_layers(model)
     ]
@@ -53,24 +53,24 @@ def losses_kept(model: keras.Model) -> Iterator[None]:
 
 
 def added_losses_at(
-    model: keras.Model, x, moved: Iterable[tuple[keras.Variable, Any]] = ()
+    model: keras.Model, x, changed: Iterable[tuple[keras.Variable, Any]] = ()
 ) -> tuple[Any, list]:
     """Outputs and `add_loss` terms of a call with other values for some variables.
 
-    Nothing is assigned: the values are used in place of the variables' own.
+    Nothing is assigned: the values replace those of the variables in this call only.
 
     Args:
         model: A built `keras.Model`.
         x: Its inputs, as for a call.
-        moved: Iterable of `(variable, value)`. Defaults to none.
+        changed: Iterable of `(variable, value)`. Defaults to none.
 
     Returns:
         The outputs, and a list of scalar tensors: the terms of activity regularizers
         and of `add_loss`, without the penalties of weights.
     """
-    values_moved = {id(variable): value for variable, value in moved}
+    new_values = {id(variable): value for variable, value in changed}
     values = [
-        [values_moved.get(id(v), v.value) for v in variables]
+        [new_values.get(id(v), v.value) for v in variables]
         for variables in (model.trainable_variables, model.non_trainable_variables)
     ]
     with losses_kept(model):
@@ -80,17 +80,17 @@ def added_losses_at(
 
 
 def fresh_data_loss(model: keras.Model) -> Callable:
-    """The compiled loss as a function of `y, y_pred`, apart from the model's own."""
-    ours = model._compile_loss
-    return type(ours)(
-        ours._user_loss, ours._user_loss_weights, output_names=ours.output_names
+    """The compiled loss as a function of `y, y_pred`, separate from the model's."""
+    loss = model._compile_loss
+    return type(loss)(
+        loss._user_loss, loss._user_loss_weights, output_names=loss.output_names
     )
 
 
 def loss_gradients(model: keras.Model, x, y, sample_weight=None) -> list[np.ndarray]:
-    """The gradient of the model's whole loss, one array per trainable variable.
+    """The gradient of the model's total loss, one array per trainable variable.
 
-    At the present weights, in inference mode, without the compiled step's trace.
+    At the current weights, in inference mode, not by the compiled step.
     """
 
     def loss():

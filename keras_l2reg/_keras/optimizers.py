@@ -10,7 +10,7 @@ import keras
 def optimizer_for(
     model: keras.Model, variable: keras.Variable
 ) -> keras.optimizers.Optimizer | None:
-    """The optimizer that really updates `variable`, or `None` if there is none."""
+    """The optimizer that actually updates `variable`, or `None` if there is none."""
     optimizer: Any = getattr(model, "optimizer", None)
     # Loss scaling wraps a `MultiOptimizer`, never the other way round.
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
@@ -20,7 +20,7 @@ def optimizer_for(
 
 
 def decays(optimizer: Any, variable: keras.Variable) -> bool:
-    """Whether the optimizer's own weight decay reaches `variable`."""
+    """Whether the optimizer's weight decay applies to `variable`."""
     rate = getattr(optimizer, "weight_decay", None)
     if hasattr(optimizer, "adam_weight_decay") and optimizer._should_use_adamw(
         variable
@@ -35,12 +35,12 @@ def decays_in(model: keras.Model, variable: keras.Variable) -> bool:
     return decays(optimizer_for(model, variable), variable)
 
 
-def decay_comes_back_on_load(
+def decayed_after_loading(
     model: keras.Model, variables: Iterable[keras.Variable]
 ) -> list[keras.Variable]:
-    """Those of `variables` that decay again once the model was saved and loaded.
+    """Those of `variables` that are decayed only once the model was saved and loaded.
 
-    Found by trying: Keras' optimizers leave their exclusions out of their configs.
+    Found by trying: Keras optimizers do not save their exclusions.
     """
     loaded, found = {}, []
     for variable in variables:

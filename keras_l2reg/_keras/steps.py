@@ -10,21 +10,21 @@ _STEPS: tuple[Step, ...] = ("train", "test")
 
 
 def traced_functions(model: keras.layers.Layer) -> list[Step]:
-    """Names of the step functions that `model` holds: "train", "test" or both."""
+    """Names of the step functions that `model` has: "train", "test" or both."""
     return [s for s in _STEPS if getattr(model, f"{s}_function", None) is not None]
 
 
 def reset_compiled_steps(model: keras.layers.Layer) -> None:
-    """Make the next step of `fit` and `evaluate` see the model as it is now.
+    """Make the next step of `fit` and `evaluate` use the model as it is now.
 
-    A model that was not compiled or not run is left alone.
+    A model that was not compiled or not run is not changed.
     """
     for step in traced_functions(model):
         getattr(model, f"make_{step}_function")(force=True)
 
 
 def function_within(function: Callable, wanted: Callable[[Any], bool]) -> Any:
-    """The first of the callables that `function` closes over that is `wanted`."""
+    """The first callable in the closure of `function` for which `wanted` is true."""
     seen, todo = set(), [function]
     while todo:
         candidate = todo.pop()
@@ -46,5 +46,5 @@ def fresh_step(
 ) -> Callable:
     """The step as Keras would compile it now, not yet traced."""
     function = getattr(model, f"{step}_step")
-    # A new function, or caches would take it for the one that they know.
+    # A new function, since caches would return the trace of the old one.
     return model._make_function(wrap(lambda *args: function(*args)))

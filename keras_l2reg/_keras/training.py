@@ -1,4 +1,4 @@
-"""Keras' trainer: what it defines, what it was given, and who runs it."""
+"""The Keras trainer: its members, its compile arguments, and its running calls."""
 
 import sys
 from typing import Any
@@ -7,20 +7,20 @@ import keras
 
 
 def trainer_members() -> set[str]:
-    """Names of all that Keras' trainers define: the steps, `fit`, `metrics`, ..."""
+    """Names of all members of the Keras trainers: the steps, `fit`, `metrics`, ..."""
     classes = keras.Model.__mro__
     trainers = classes[1 : classes.index(keras.layers.Layer)]
     return {name for kind in trainers for name in vars(kind) if name[:2] != "__"}
 
 
 def overridden(model: keras.Model) -> set[str]:
-    """Names of Keras' members that the model, or a class of it, redefines."""
+    """Names of the members of `keras.Model` that the model or its class overrides."""
     members = {name for name in dir(keras.Model) if name[0] != "_"}
     found = set()
     for name in members | trainer_members():
         owner = next((c for c in type(model).__mro__ if name in vars(c)), keras.Model)
         of_keras = owner in keras.Model.__mro__ or owner.__module__[:6] == "keras."
-        # Keras sets these three on each model, past the methods of their names.
+        # Keras sets these three on each model, in place of the methods of that name.
         on_model = name in vars(model) and name not in ("build", "quantize", "loss")
         is_method = callable(getattr(keras.Model, name, None))
         if not of_keras or (on_model and is_method):
@@ -47,7 +47,7 @@ _RUNNING_METHODS = (
 def runs_with(model: keras.Model) -> list[tuple[str, keras.Model, int]]:
     """The running calls of `fit`, `evaluate` etc. that use some of the model's weights.
 
-    In any thread.
+    All threads are searched.
 
     Returns:
         A list of `(method name, the model that runs, thread identifier)`.
@@ -69,9 +69,9 @@ def runs_with(model: keras.Model) -> list[tuple[str, keras.Model, int]]:
 def callbacks_before(
     callback: keras.callbacks.Callback,
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks that come before `callback` in the list that calls it now.
+    """The callbacks that come before `callback` in the list that is calling it.
 
-    Known within a method that Keras calls; otherwise, the list is empty.
+    Empty if Keras is not calling a method of `callback`.
     """
     frame: Any = sys._getframe(1)
     while frame is not None:

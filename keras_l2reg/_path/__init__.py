@@ -1,7 +1,14 @@
 """l2_path: fit one model at many strengths, compiled once.
 
-`l2_path` is the function, `arguments` checks what it is given, `grid` finds the
-default strengths, `starts` the weights that runs start from; `runs` fits in this
-process, `executor` in others; `collect` gathers the runs into the `L2Path` of `result`,
-which `plot` draws.
+=============  ====================================================================
+`l2_path`      the function
+`arguments`    checks its arguments
+`grid`         derives the default strengths from the data
+`starts`       the weights that the runs start from
+`runs`         fits the model in this process
+`executor`     fits copies of the model in the workers of an executor
+`collect`      gathers the runs into an `L2Path`, and keeps the best weights
+`result`       `L2Path`, the result
+`plot`         plots it
+=============  ====================================================================
 """

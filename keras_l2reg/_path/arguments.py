@@ -1,4 +1,4 @@
-"""The arguments of `l2_path`, checked before anything is changed.
+"""Check the arguments of `l2_path`, before anything is changed.
 
 >>> checked_strengths([0.1, 0.0, 1.0])
 [1.0, 0.1, 0.0]
@@ -22,19 +22,19 @@ from keras_l2reg._validation import (
 from keras_l2reg.attachment import is_attached
 from keras_l2reg.models import L2AllWeights
 
-# Arguments of `fit` that a path can't take, and what to give instead.
-_REFUSED = {
+# Arguments of `fit` that `l2_path` does not support, and what to pass instead.
+_UNSUPPORTED = {
     "validation_split": (
         "all strengths are compared on the same `validation_data`; split the data "
-        "yourself, shuffled before if they are sorted: with n = int(len(x) * 0.8), "
+        "yourself, and shuffle them first if sorted: with n = int(len(x) * 0.8), "
         "l2_path(model, x[:n], y[:n], validation_data=(x[n:], y[n:]))"
     ),
-    "initial_epoch": "each run begins at epoch 0; set its length by `epochs`",
+    "initial_epoch": "each run starts at epoch 0; set its length with `epochs`",
 }
 
-# Arguments of `l2_path` that `fit` does not have, to suggest where one is misspelled;
-# the signature stands in a module that imports this one.
-OF_PATH = {
+# Arguments of `l2_path` that `fit` does not have, to suggest for misspelled ones; the
+# signature itself is in a module that imports this one.
+PATH_ARGUMENTS = {
     "l2",
     "warm",
     "repeats",
@@ -61,7 +61,7 @@ def check_model(model: Any) -> None:
         raise ValueError(
             "Expected an `L2AllWeights`, or a model with nothing attached. Received: "
             f"model={model.name!r}, which has a penalty of `attach` or of a wrapper; "
-            "give the wrapper, or call `detach` first"
+            "pass the wrapper, or call `detach` first"
         )
 
 
@@ -69,24 +69,24 @@ def check_model(model: Any) -> None:
 
 
 def check_data(x: Any, y: Any, sample_weight: Any, validation_data: Any) -> None:
-    """Raise an error if data are missing, empty or can be read only once."""
+    """Raise an error if data are missing or empty, or can be read only once."""
     if x is None:
         raise TypeError(
-            "Expected training data. Received: x=None; give arrays `x` and `y`, a "
+            "Expected training data. Received: x=None; pass arrays `x` and `y`, a "
             "`keras.utils.PyDataset` or a `tf.data.Dataset`"
         )
     if validation_data is None:
         raise ValueError(
             "Expected `validation_data`: on the training data, the weakest strength "
-            "always looks best. Received: validation_data=None; give "
-            "(x_val, y_val) or a data set"
+            "always looks best. Received: validation_data=None; pass "
+            "(x_val, y_val) or a dataset"
         )
     is_tuple = isinstance(validation_data, (tuple, list))
     parts = validation_data if is_tuple else (validation_data,)
     if not 1 <= len(parts) <= 3:
         raise ValueError(
             "Invalid value for argument `validation_data`. Expected (x_val, y_val), "
-            "(x_val, y_val, sample_weight) or a data set. "
+            "(x_val, y_val, sample_weight) or a dataset. "
             f"Received: a {type(validation_data).__name__} of {len(parts)} parts"
         )
     _check_samples("the training data `x`, `y`, `sample_weight`", x, y, sample_weight)
@@ -94,7 +94,7 @@ def check_data(x: Any, y: Any, sample_weight: Any, validation_data: Any) -> None
 
 
 def _check_samples(name: str, *parts: Any) -> None:
-    """Raise an error if there is nothing to train or to validate on."""
+    """Raise an error if there is no data to train or validate on."""
     x = parts[0]
     if not keras.tree.is_nested(x) and not hasattr(x, "shape"):
         _check_batches(name, x)
@@ -105,12 +105,12 @@ def _check_samples(name: str, *parts: Any) -> None:
     if 0 in sizes or not keras.tree.flatten(x):
         raise ValueError(
             f"Expected at least one sample in {name}. Received: arrays of the shapes "
-            f"{shapes}; look at how the data were loaded, filtered or split"
+            f"{shapes}; check how the data were loaded, filtered or split"
         )
     if len(sizes) > 1:
         raise ValueError(
             f"Expected the same number of samples in each array of {name}. Received: "
-            f"arrays of the shapes {shapes}; look at how they were filtered or split"
+            f"arrays of the shapes {shapes}; check how they were filtered or split"
         )
 
 
@@ -126,20 +126,20 @@ def _check_batches(name: str, data: Any) -> None:
     elif not hasattr(data, "__iter__"):
         raise TypeError(
             "Expected arrays, a `keras.utils.PyDataset` or a `tf.data.Dataset` as "
-            f"{name}. Received: {data!r} of type {type(data).__name__}; `np.asarray` "
-            "makes an array of lists and tables"
+            f"{name}. Received: {data!r} of type {type(data).__name__}; convert "
+            "lists and tables with `np.asarray`"
         )
     else:
         try:
             is_empty = len(data) == 0
         except TypeError:
-            # The length is unknown, as that of a filtered data set.
+            # The length is unknown, such as that of a filtered dataset.
             is_empty = next(iter(data), None) is None
     if is_empty:
         raise ValueError(
             f"Expected at least one batch in {name}. Received: an empty "
-            f"{type(data).__name__}; look at how the data were loaded, filtered or "
-            "batched (`drop_remainder=True` drops a batch that is not full)"
+            f"{type(data).__name__}; check how the data were loaded, filtered or "
+            "batched (`drop_remainder=True` drops a partial batch)"
         )
 
 
@@ -147,14 +147,14 @@ def _check_batches(name: str, data: Any) -> None:
 
 
 def checked_strengths(l2: Any) -> L2Grid | list[float]:
-    """The strengths from strong to weak, each once; or the grid that gives them."""
+    """The distinct strengths from strong to weak; or the `L2Grid` that was given."""
     if isinstance(l2, L2Grid):
         return l2
     if not _is_iterable(l2):
         raise TypeError(
             "Invalid type for argument `l2`. Expected an iterable of floats, such as "
             "[0.1, 0.01, 0.0], or a grid from the data, such as `L2Grid(count=12)`. "
-            f"Received: l2={l2!r}{_strengths_meant(l2)}"
+            f"Received: l2={l2!r}{_strengths_hint(l2)}"
         )
     strengths = {check_number(value, "l2") for value in l2}
     if not strengths:
@@ -165,7 +165,7 @@ def checked_strengths(l2: Any) -> L2Grid | list[float]:
     return sorted(strengths, reverse=True)
 
 
-def _strengths_meant(l2: Any) -> str:
+def _strengths_hint(l2: Any) -> str:
     number = as_number(l2)
     if l2 is None:
         return "; leave out `l2` for a grid from the data"
@@ -188,15 +188,15 @@ def check_integers(**integers: Any) -> None:
 
 
 def check_fit_arguments(given: Mapping[str, Any]) -> None:
-    """Raise an error if one of the arguments for `fit` is unknown or does not fit."""
-    for name, instead in _REFUSED.items():
+    """Raise an error if an argument for `fit` is unknown or not supported."""
+    for name, instead in _UNSUPPORTED.items():
         if name in given:
             raise TypeError(
                 f"Expected arguments of `fit` without `{name}`: {instead}. "
                 f"Received: {name}={given[name]!r}"
             )
-    of_fit = {*inspect.signature(keras.Model.fit).parameters} - {"self", *_REFUSED}
-    known = of_fit | OF_PATH
+    of_fit = {*inspect.signature(keras.Model.fit).parameters} - {"self", *_UNSUPPORTED}
+    known = of_fit | PATH_ARGUMENTS
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
@@ -208,8 +208,8 @@ def check_fit_arguments(given: Mapping[str, Any]) -> None:
     weights = given.get("sample_weight"), given.get("class_weight")
     if all(weight is not None for weight in weights):
         raise ValueError(
-            "Expected `sample_weight` or `class_weight`, as in `fit`. Received both; "
-            "multiply the sample weights by those of the classes"
+            "Expected either `sample_weight` or `class_weight`, as in `fit`. Received: "
+            "both; multiply the sample weights by the class weights"
         )
 
 
@@ -224,7 +224,7 @@ def check_executor(executor: Any) -> None:
 
 
 def checked_mode(monitor: Any, mode: Any) -> Literal["min", "max"]:
-    """`mode`, or what `None` stands for: `"min"` for a loss."""
+    """`mode`, with `None` resolved: `"min"` for a loss."""
     if not isinstance(monitor, str):
         raise TypeError(
             "Invalid type for argument `monitor`. Expected a string, the name of a "
@@ -242,10 +242,10 @@ def checked_mode(monitor: Any, mode: Any) -> Literal["min", "max"]:
 
 
 def check_monitor(monitor: str, names: Iterable[str]) -> None:
-    """Raise a ValueError unless `monitor` is one of the names of metrics."""
+    """Raise a ValueError unless `monitor` is the name of a logged metric."""
     if monitor not in names:
         raise ValueError(
             "Invalid value for argument `monitor`. Expected one of "
-            f"{sorted(names)}. Received: {monitor!r}; give other metrics to `compile`, "
-            "or add them to the logs by a callback"
+            f"{sorted(names)}. Received: {monitor!r}; pass other metrics to `compile`, "
+            "or add them to the logs with a callback"
         )

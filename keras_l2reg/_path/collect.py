@@ -17,7 +17,7 @@ def collect(
     strengths: list[float],
     repeats: int,
 ) -> tuple[L2Path, Arrays | None]:
-    """Go through the runs, in any order.
+    """Gather the runs, in any order.
 
     Args:
         results: Yields each run and the weights it ended with.
@@ -26,11 +26,12 @@ def collect(
         repeats: Integer, runs at each strength.
 
     Returns:
-        The `L2Path`, interrupted if there was a Ctrl-C after the first run; and the
-        weights of the best run at the best strength, `None` if no strength is best.
+        The `L2Path`, marked as interrupted if Ctrl-C was pressed after the first run;
+        and the weights of the best run at the best strength, `None` without one.
 
     Raises:
-        Exception: what `results` raises, with the finished runs as its `path`.
+        Exception: any error of `results`, with the finished runs as its attribute
+            `path`.
     """
     done, candidates, interrupted = [], {}, False
     try:
@@ -47,7 +48,7 @@ def collect(
         # The runs may have taken hours.
         path = L2Path(_sorted(done), monitor, mode, interrupted=True)
         error.path = path  # pyright: ignore[reportAttributeAccessIssue]
-        for note in _notes_on(error, path, strengths, repeats):
+        for note in _error_notes(error, path, strengths, repeats):
             error.add_note(note)
         raise
     path = L2Path(_sorted(done), monitor, mode, interrupted)
@@ -55,7 +56,7 @@ def collect(
 
 
 def _metrics(run: Run, monitor: str) -> set[str]:
-    """The metrics of a run; any, if it diverged before a callback could log them."""
+    """The metrics of a run; also `monitor` if it diverged before logging it."""
     unknown = [monitor] if math.isnan(run["loss"]) else []
     return {*run, *unknown}.difference(OWN_KEYS)
 
@@ -90,21 +91,21 @@ def _sorted(done: list[Run]) -> list[Run]:
     return sorted(done, key=lambda run: (-run["l2"], run["repeat"]))
 
 
-def _notes_on(
+def _error_notes(
     error: Exception, path: L2Path, strengths: list[float], repeats: int
 ) -> Iterator[str]:
-    """What an error leaves, and how to go on."""
+    """Notes on an error: what was finished, and how to continue."""
     if isinstance(error, BrokenExecutor):
         yield (
-            "A worker of the executor died, often for lack of memory. The executor "
-            "takes no more tasks: make a new one, with fewer workers."
+            "A worker of the executor died, often because it ran out of memory. The "
+            "executor accepts no more tasks: create a new one, with fewer workers."
         )
     if path.records:
         complete = {r["l2"] for r in path.records if r["repeats"] == repeats}
         missing = [l2 for l2 in strengths if l2 not in complete]
         yield (
-            f"{len(path.runs)} of {len(strengths) * repeats} runs were done: "
-            f"they are this error's `path`. To do the others: l2={missing}"
+            f"{len(path.runs)} of {len(strengths) * repeats} runs are finished: "
+            f"they are in this error's `path`. To do the others: l2={missing}"
         )
 
 
@@ -118,6 +119,6 @@ def why_none_is_best(path: L2Path) -> str:
         )
     return (
         f"No strength is best: none has a finite {path.monitor!r} in all repeats. "
-        f"{diverged} of {len(path.runs)} runs diverged; if that is few, look at the "
+        f"{diverged} of {len(path.runs)} runs diverged; if these are few, check the "
         "metric, or compare by another `monitor`."
     )

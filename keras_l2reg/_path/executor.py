@@ -1,9 +1,9 @@
-"""The runs of a path by the workers of an executor.
+"""Run the fits of a path on the workers of an executor.
 
-The model and the setup, with the data, are pickled once, to a temporary file, which
-each worker reads once; a task carries the file's name, not the data. A worker that
-can't read the file, as it is on another machine, says so, and gets its task again with
-the data.
+The model and the setup, with the data, are pickled once to a temporary file that each
+worker reads once; a task contains the name of the file, not the data. A worker on
+another machine can't read the file: it returns `None`, and gets the task again with the
+data.
 """
 
 import concurrent.futures
@@ -25,7 +25,7 @@ from keras_l2reg.models import L2AllWeights
 # The strengths and the repeats, as indices, of one task.
 Task = tuple[list[float], list[int]]
 
-# Models share the backend's seed, so a worker's threads must wait for each other.
+# Models share the global seed, so the threads of one worker must take turns.
 _ONE_AT_A_TIME = threading.Lock()
 
 # The model and the setup that this worker has loaded, by the name of their file.
@@ -39,14 +39,14 @@ def run_with_executor(
     strengths: list[float],
     on_epoch: Callable[[int], None],
 ) -> Iterator[Result]:
-    """Like `runs` for all repeats, but by the workers of an executor, in any order.
+    """Like `runs` for all repeats, but on the workers of an executor, in any order.
 
-    A task is one strength, with all of its repeats; for warm starts, which depend on
-    the previous strength, it is all strengths of one repeat. A worker keeps the model,
-    and so its compiled step, from one task to the next.
+    A task is one strength with all its repeats; with warm starts, which depend on the
+    previous strength, a task is all strengths of one repeat. A worker keeps the model,
+    and so its compiled step, between tasks.
 
-    An error in a task, or the death of a worker, is raised after everything that any
-    worker has finished was yielded.
+    An error in a task, or the death of a worker, is raised after all finished results
+    were yielded.
     """
     settings = _keras_settings()
     with contextlib.ExitStack() as stack:
@@ -65,7 +65,7 @@ def run_with_executor(
                 results = future.result()
                 task = pending.pop(future)
                 if results is None:
-                    data = data or _sent(executor, file)
+                    data = data or _content_for(executor, file)
                     again = executor.submit(_run_task, settings, str(file), *task, data)
                     pending[again] = task
                 for result in results or ():
@@ -85,7 +85,7 @@ def _tasks(setup: Setup, strengths: list[float]) -> list[Task]:
 
 
 def _keras_settings() -> dict[str, str]:
-    """Keras' settings that a saved model depends on but does not contain."""
+    """The Keras settings that a saved model depends on but does not contain."""
     return {
         "backend": _keras.backend.name,
         "floatx": keras.config.floatx(),
@@ -95,9 +95,9 @@ def _keras_settings() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _pickled(model: L2AllWeights, setup: Setup) -> Iterator[pathlib.Path]:
-    """A file that holds the model and the setup, while the path runs."""
+    """A temporary file with the pickled model and setup."""
     with tempfile.TemporaryDirectory(prefix="keras_l2reg-") as folder:
-        # A file of the same name on another machine must not be taken for this one.
+        # Unique, since another machine may have a file with the same name.
         file = pathlib.Path(folder, uuid.uuid4().hex)
         with file.open("wb") as stream:
             try:
@@ -118,16 +118,16 @@ def _pickled(model: L2AllWeights, setup: Setup) -> Iterator[pathlib.Path]:
             _loaded.pop(str(file), None)
 
 
-def _sent(executor: concurrent.futures.Executor, file: pathlib.Path) -> Any:
-    """The file's content as an argument of a task."""
+def _content_for(executor: concurrent.futures.Executor, file: pathlib.Path) -> Any:
+    """The content of the file, as an argument for tasks."""
     content = file.read_bytes()
-    # Dask sends an argument with each task, but what was scattered to each worker once.
+    # Dask sends an argument with each task, but scattered data once to each worker.
     scatter = getattr(getattr(executor, "_client", None), "scatter", None)
     return scatter(content, broadcast=True, hash=False) if scatter else content
 
 
 def _finished(future: concurrent.futures.Future) -> Iterable[Result]:
-    """What a task has done so far: all of its runs, or those before its error."""
+    """The results of a finished task: all its runs, or those before an error."""
     if not future.done() or future.cancelled():
         return ()
     error = future.exception()
@@ -142,7 +142,7 @@ def _run_task(
     repeats: list[int],
     content: bytes | None = None,
 ) -> list[Result] | None:
-    """In a worker: the runs of one task, or `None` if it can't read the file."""
+    """In a worker: the results of one task, or `None` if it can't read the file."""
     if _keras.backend.name != settings["backend"]:
         raise RuntimeError(
             f"Expected workers with KERAS_BACKEND={settings['backend']}, as here. "

@@ -1,4 +1,4 @@
-"""The strengths that `l2_path` tries by default, from the data's and penalty's pull.
+"""The default strengths of `l2_path`, derived from gradients of loss and penalty.
 
 >>> L2Grid(count=3, span=100.0).below(10.0)
 [10.0, 1.0, 0.1, 0.0]
@@ -20,22 +20,22 @@ from keras_l2reg.models import L2AllWeights
 
 @dataclasses.dataclass(frozen=True)
 class L2Grid:
-    """Strengths for `l2_path` that are derived from the data: a logarithmic grid.
+    """A logarithmic grid of strengths for `l2_path`, derived from the data.
 
     `top * span**(-i / (count - 1))` for `i = 0 ... count - 1`, and 0
 
-    `top = 10 * |g| / |p|`, where `g` and `p` are the gradients of the data's loss,
+    `top = 10 * |g| / |p|`, where `g` and `p` are the gradients of the data loss,
     weighted as in `fit`, and of the penalty at `l2 = 1`, with respect to the penalized
-    weights, at the start, on up to 1024 samples. At `top` the penalty pulls ten times
-    as hard as the data; 0 shows whether a penalty helps at all.
+    weights, at their initial values, on up to 1024 samples. At `top`, the gradient of
+    the penalty is ten times that of the data loss; 0 shows whether a penalty helps.
 
     Args:
         count: Integer >= 1, the number of strengths above 0. Defaults to `12`.
-        span: Finite float > 1, the strongest of them over the weakest. Defaults to
-            `1e4`.
+        span: Finite float > 1, the ratio of the strongest to the weakest of them.
+            Defaults to `1e4`.
 
     Raises:
-        TypeError, ValueError: `count` or `span` is not such a number.
+        TypeError, ValueError: `count` or `span` is invalid.
 
     Example:
 
@@ -43,9 +43,9 @@ class L2Grid:
     L2Grid(count=6, span=10000.0)
 
     References:
-        Friedman, Hastie & Tibshirani, [Regularization Paths for Generalized Linear
-        Models via Coordinate Descent](https://doi.org/10.18637/jss.v033.i01), Journal
-        of Statistical Software 33(1), 2010: `nlambda` and `lambda.min.ratio`.
+        - Friedman, Hastie & Tibshirani, [Regularization Paths for Generalized Linear
+          Models via Coordinate Descent](https://doi.org/10.18637/jss.v033.i01),
+          Journal of Statistical Software 33(1), 2010 (`nlambda`, `lambda.min.ratio`).
     """
 
     count: int = 12
@@ -56,15 +56,15 @@ class L2Grid:
         if check_number(self.span, "span") <= 1:
             raise ValueError(
                 "Invalid value for argument `span`. Expected a float > 1, the "
-                "strongest strength of the grid over the weakest, such as 1e4. "
+                "ratio of the strongest to the weakest strength, such as 1e4. "
                 f"Received: span={self.span}"
             )
 
     def below(self, top: float) -> list[float]:
-        """The strengths from `top` down, evenly spaced in the logarithm, and 0."""
+        """The strengths from `top` down, evenly spaced on a log scale, and 0."""
         exact = np.geomspace(top, top / self.span, self.count).tolist()
         rounded = [float(f"{strength:.3g}") for strength in exact]
-        # A fine grid is not rounded: equal strengths would be one.
+        # A fine grid is not rounded, since rounded strengths could be equal.
         return [*(rounded if len({*rounded}) == self.count else exact), 0.0]
 
 
@@ -87,27 +87,27 @@ def grid_from_data(
         A list of `grid.count + 1` floats, the last of them 0.
 
     Raises:
-        ValueError: a gradient at the start is 0 or not finite.
+        ValueError: a gradient at the initial weights is 0 or not finite.
     """
     x, y, sample_weight = _sample(x, y, sample_weight)
     if class_weight is not None and hasattr(y, "shape"):
         sample_weight = _weights_of_classes(y, class_weight)
-    of_data, of_penalty = _pulls(model, x, y, sample_weight)
+    of_data, of_penalty = _gradient_norms(model, x, y, sample_weight)
     top = 10 * of_data / of_penalty if of_penalty else 0.0
     if not math.isfinite(top) or top == 0:
         raise ValueError(
-            "Expected nonzero, finite gradients at the start, to derive a grid of "
-            f"strengths from. Received gradients of norm {of_data:.3g} (data) and "
-            f"{of_penalty:.3g} (penalty, at l2=1); choose the strengths yourself, for "
-            "example l2=[0.1, 0.01, 0.001, 0.0]"
+            "Expected nonzero, finite gradients at the initial weights, to derive a "
+            f"grid of strengths from. Received: gradients of norm {of_data:.3g} "
+            f"(data) and {of_penalty:.3g} (penalty, at l2=1); choose the strengths "
+            "yourself, for example l2=[0.1, 0.01, 0.001, 0.0]"
         )
     return grid.below(top)
 
 
-def _pulls(
+def _gradient_norms(
     model: L2AllWeights, x: Any, y: Any, sample_weight: Any
 ) -> tuple[float, float]:
-    """The gradients' norms of the data's loss and of the penalty at `l2=1`.
+    """The norms of the gradients of the data loss and of the penalty at `l2=1`.
 
     Both with respect to the penalized weights.
     """
@@ -115,22 +115,22 @@ def _pulls(
     values = read(variables)
 
     def gradients(l2: float) -> list[Any]:
-        # Both times, a layer that draws random numbers in inference draws the same.
+        # So that a layer that is random in inference draws the same numbers each time.
         assign(variables, values)
         model.l2 = l2
         return _keras.loss_gradients(model, x, y, sample_weight)
 
     try:
         data = gradients(0.0)
-        # The difference of two gradients is exact enough for the smaller part only if
-        # the other part is not far larger.
+        # The difference of the two gradients is accurate only if the gradient of the
+        # data loss is not much larger than that of the penalty.
         l2 = max(1.0, _norm(data) / (_norm(read(model.trainable_variables)) or 1.0))
         l2 = l2 if math.isfinite(l2) else 1.0
         both = gradients(l2)
     finally:
         assign(variables, values)
     penalty = [b - d for b, d in zip(both, data, strict=True)]
-    # Of the weights without a penalty, the difference is a rounding error.
+    # For weights without a penalty, the difference is a rounding error.
     penalized = [
         (d, p)
         for d, p in zip(data, penalty, strict=True)
@@ -146,10 +146,10 @@ def _norm(arrays: list[Any]) -> float:
 def _sample(
     x: Any, y: Any, sample_weight: Any, size: int = 1024
 ) -> tuple[Any, Any, Any]:
-    """Up to `size` samples, spread evenly over arrays; or a data set's first batch."""
+    """Up to `size` evenly spaced samples of arrays; or the first batch of a dataset."""
     if y is None and not keras.tree.is_nested(x) and not hasattr(x, "shape"):
         batch = x[0] if isinstance(x, keras.utils.PyDataset) else next(iter(x))
-        # On JAX and torch, a `tf.data.Dataset` still gives TensorFlow's tensors.
+        # On JAX and torch, a `tf.data.Dataset` still yields TensorFlow tensors.
         return keras.utils.unpack_x_y_sample_weight(
             keras.tree.map_structure(
                 lambda leaf: np.asarray(leaf) if hasattr(leaf, "__array__") else leaf,
@@ -168,7 +168,7 @@ def _sample(
 
 
 def _weights_of_classes(y: Any, class_weight: Mapping[int, float]) -> np.ndarray:
-    """The weight of each sample, as `fit` takes it from the sample's class."""
+    """The weight of each sample, by its class, as `fit` computes it."""
     if y.ndim > 1:
         y = y[..., 0] if y.shape[-1] == 1 else np.argmax(y, axis=-1)
     classes = np.round(y).astype(int)

@@ -69,25 +69,26 @@ def l2_path(
 
     The training step is compiled once for all strengths.
 
-    A run that diverges is recorded with NaN for each metric, and the path goes on. An
+    A run that diverges is recorded with NaN for each metric, and the path continues. An
     interrupted path (Ctrl-C) returns the finished runs, with `interrupted` set; an
-    error, or the death of a worker, carries them as its attribute `path`. Sets Keras'
-    global seed.
+    error, or the death of a worker, has them as its attribute `path`. Sets the global
+    seed of Keras.
 
     Args:
         model: A compiled `L2AllWeights`; or a compiled `keras.Model`, which is
-            wrapped for the path, with its regularizers set aside.
-        x, y: The training data, as for `fit`; not a generator, which runs only once.
-        l2: Iterable of finite floats >= 0, the strength that each run starts with; or
-            an `L2Grid`, which derives them from the data. Defaults to `L2Grid()`, 12
-            strengths and 0.
-        validation_data: `(x, y)`, `(x, y, sample_weight)` or a data set, as for `fit`.
+            wrapped for the path, and whose regularizers are replaced.
+        x, y: The training data, as for `fit`; not a generator, which can be read
+            only once.
+        l2: Iterable of finite floats >= 0, the strengths to fit at; or an `L2Grid`,
+            which derives them from the data. Defaults to `L2Grid()`, 12 strengths and
+            0.
+        validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset, as for `fit`.
             Required.
         epochs: Integer >= 1, epochs of each run. Defaults to `10`.
         warm: Boolean. `False` starts each run from the model's initial weights;
             `True` from those that the run at the next stronger strength ended with,
-            as glmnet does. The optimizer always starts as it was given. Defaults to
-            `False`.
+            as in glmnet. The optimizer always starts from its initial state. Defaults
+            to `False`.
         repeats: Integer >= 1, runs at each strength. Defaults to `1`.
         new_starts: Boolean, whether repeat `r` starts from newly drawn weights (by
             `clone_model`, with `seed + r`) instead of the model's initial weights.
@@ -99,8 +100,8 @@ def l2_path(
             needs one of the two.
         restore_best_weights: Boolean. `True` leaves the model with the strength and
             the weights of the best run (a bare model with built-in Keras regularizers
-            of that strength), and the optimizer as it was given; `False` leaves all as
-            it was given. Defaults to `True`.
+            of that strength), and restores the optimizer; `False` restores everything.
+            Defaults to `True`.
         executor: A `concurrent.futures.Executor`, such as a `ProcessPoolExecutor`
             (of the "spawn" context) or Dask's `Client.get_executor()`, whose workers
             do the runs, one strength at a time. Defaults to `None`: all runs are done
@@ -130,9 +131,9 @@ def l2_path(
     (0.0, {'l2': 0.0})
 
     References:
-        Friedman, Hastie & Tibshirani, [Regularization Paths for Generalized Linear
-        Models via Coordinate Descent](https://doi.org/10.18637/jss.v033.i01), Journal
-        of Statistical Software 33(1), 2010.
+        - Friedman, Hastie & Tibshirani, [Regularization Paths for Generalized Linear
+          Models via Coordinate Descent](https://doi.org/10.18637/jss.v033.i01),
+          Journal of Statistical Software 33(1), 2010.
     """
     arguments.check_model(model)
     arguments.check_fit_arguments(fit_arguments)
@@ -180,12 +181,12 @@ def l2_path(
 
 @contextlib.contextmanager
 def _state_restored(model: keras.Model) -> Iterator[None]:
-    """On leaving, give the model and its optimizer the state that they had."""
+    """On exit, restore the state of the model and its optimizer."""
     weights, optimizer = read(state_of(model)), read(model.optimizer.variables)
     try:
         yield
     finally:
-        # If interrupted mid-epoch, JAX has the variables elsewhere.
+        # If interrupted mid-epoch on JAX, the trainer still holds the variables.
         _keras.backend.sync_state(model)
         assign(state_of(model), weights)
         assign(model.optimizer.variables, optimizer)
@@ -198,7 +199,7 @@ def _results(
     executor: Executor | None,
     is_shown: bool,
 ) -> Generator[Result, None, None]:
-    """Fit at all strengths, here or by workers, under a progress bar."""
+    """Fit at all strengths, here or on workers, with a progress bar."""
     repeats = range(len(setup.starts))
     total = setup.epochs * len(repeats) * len(strengths)
     with progress_bar("l2_path, epochs", total, is_shown) as advance:

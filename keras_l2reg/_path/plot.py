@@ -1,4 +1,4 @@
-"""plot_path: what a path measured against the strength, as a matplotlib figure."""
+"""plot_path: plot the metrics of a path against the strength, with matplotlib."""
 
 import math
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ def plot_path(
     Vertical lines mark the best strength and the strongest one within one standard
     error of it. Crosses at the lower edge mark strengths with runs that diverged,
     triangles those where only this metric is not finite. A strength of 0 is drawn to
-    the left of the others; up to the weakest of them the axis is linear.
+    the left of the others; from 0 to the weakest the axis is linear.
 
     Args:
         path: The `L2Path` that `l2_path` returned.
@@ -46,7 +46,7 @@ def plot_path(
     ['val_data_loss\\n(units of the loss)']
 
     References:
-        The plots of glmnet's `cv.glmnet`, https://glmnet.stanford.edu
+        - The plots of `cv.glmnet` in [glmnet](https://glmnet.stanford.edu)
     """
     if not path.records:
         raise ValueError(
@@ -60,7 +60,7 @@ def plot_path(
     for ax, key in zip(axes, keys, strict=True):
         _draw_metric(path, key, ax)
         _mark_strengths(path, ax)
-    # One legend for all panels: a mark may be in a lower panel only.
+    # One legend for all panels, since some marks may be in a lower panel only.
     entries = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -73,7 +73,7 @@ def plot_path(
 
 
 def _drawn_keys(path: "L2Path") -> list[str]:
-    """The monitored metric, then the other metrics on the validation data."""
+    """The monitored metric, then the other validation metrics."""
     record = path.records[0]
     measured = [key for key in record if f"{key}_se" in record]
     metrics = [
@@ -142,9 +142,9 @@ def _scale_strengths(path: "L2Path", ax: "Axes") -> None:
         ax.set_xscale("symlog", linthresh=low)
     else:
         ax.set_xscale("log")
-        # matplotlib's default limits fail for a single strength.
+        # The default limits of matplotlib fail for a single strength.
         ax.set_xlim(low / 1.5, 1.5 * high)
-    # matplotlib's default ticks may be between 0 and the weakest strength.
+    # The default ticks of matplotlib may be between 0 and the weakest strength.
     first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
     decades = [10.0**k for k in range(first, last + 1)] or [low, high]
     ax.set_xticks([*[0.0] * (0 in strengths), *decades])

@@ -1,4 +1,4 @@
-"""L2Path: what `l2_path` measured, as records, a table, a file or a plot.
+"""L2Path: the result of `l2_path`, as records, a table, a file or a plot.
 
 >>> path = L2Path([{"l2": 1.0, "repeat": 0, "val_data_loss": 2.5},
 ...              {"l2": 0.1, "repeat": 0, "val_data_loss": 1.5}])
@@ -36,17 +36,17 @@ _LOSSES = ("loss", "data_loss", "val_loss", "val_data_loss")
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class L2Path:
-    """What the runs of `l2_path` measured, one record per strength.
+    """The result of `l2_path`: the metrics of its runs, one record per strength.
 
     `mean = sum_r v_r / n`, `se = sqrt(sum_r (v_r - mean)**2 / (n - 1) / n)`,
     over the `n` repeats; the standard error of a single run is NaN.
 
-    A run diverged if its loss, on training or on validation data, is not finite. A
-    metric may be NaN in a run that did not diverge.
+    A run diverged if its training or validation loss is not finite. A metric may be NaN
+    in a run that did not diverge.
 
     Args:
         runs: List of dicts: `l2`, `repeat`, and every metric that was logged. A
-            metric that a run lacks is NaN there.
+            metric missing in a run is NaN there.
         monitor: The metric by which strengths are compared. Defaults to
             `"val_data_loss"`.
         mode: `"min"` or `"max"`, whether a low or a high value is better. Defaults to
@@ -99,14 +99,13 @@ class L2Path:
         """The record of the strongest `l2` within one standard error of the best.
 
         `max {l2 : mean(l2) <= mean(best) + se(best)}` (for `mode="min"`); `None`
-        if there is no standard error: one repeat only, or all diverged.
+        if there is no standard error: only one repeat, or all diverged.
 
         References:
-            Breiman, Friedman, Olshen & Stone, Classification and Regression Trees,
-            1984, 3.4.3.
-
-            Hastie, Tibshirani & Friedman, [The Elements of Statistical
-            Learning](https://hastie.su.domains/ElemStatLearn/), 7.10.
+            - Breiman, Friedman, Olshen & Stone, Classification and Regression Trees,
+              section 3.4.3, 1984.
+            - Hastie, Tibshirani & Friedman, [The Elements of Statistical Learning](
+              https://hastie.su.domains/ElemStatLearn/), section 7.10, 2009.
         """
         best = self.best
         if best is None or math.isnan(self._error(best)):
@@ -134,7 +133,7 @@ class L2Path:
         write_atomically(file, content.getvalue().encode())
 
     def plot(self, **arguments: Any) -> "Figure | SubFigure":
-        """Draw the path: `keras_l2reg.plotting.plot_path(path, ...)`.
+        """Plot the path: `keras_l2reg.plotting.plot_path(path, ...)`.
 
         Args:
             **arguments: Further arguments of `plot_path`.
@@ -176,7 +175,7 @@ class L2Path:
         )
 
     def _shown(self) -> list[str]:
-        """The metrics in the table: the split of the loss, and what was validated."""
+        """The metrics in the table: the parts of the loss, and validation metrics."""
         validated = [
             name
             for name in self._metrics
@@ -233,7 +232,7 @@ def _record(l2: float, runs: list[Run], metrics: list[str]) -> Record:
     record: Record = {"l2": l2, "repeats": len(runs), "diverged": len(diverged)}
     for name in metrics:
         values = np.array([run.get(name, math.nan) for run in runs], "float64")
-        # A metric may be infinite, which has no standard error.
+        # An infinite metric has no standard error.
         with np.errstate(invalid="ignore"):
             record[name] = float(np.mean(values))
             record[f"{name}_se"] = (

@@ -1,7 +1,7 @@
 """The runs of a path: one model, fitted at one strength after another.
 
 `runs` fits in this process; the workers of an executor call it on a copy of the model.
-Each run yields what it measured and the weights it ended with.
+Each run yields its metrics and its final weights.
 """
 
 import contextlib
@@ -20,20 +20,20 @@ Arrays = list[np.ndarray]
 Run = dict[str, Any]
 Result = tuple[Run, Arrays]
 
-# Keys of a run or a record that say which run it is; a log key may not replace them.
+# Keys of a run or a record that identify it; a log key may not replace them.
 OWN_KEYS = ("l2", "repeat", "repeats", "diverged")
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What all runs of a path share; it pickles, so that workers get the same.
+    """What all runs of a path have in common; picklable, so that workers get the same.
 
     Args:
         x, y, validation_data, epochs, warm, seed, fit_arguments: as in `l2_path`.
         starts: For each repeat, the values of `state_of(model)` to start from.
         optimizer_start: The values of the optimizer's variables to start from.
-        undecayed: Indices of the trainable variables that the optimizer's weight
-            decay leaves out, which Keras doesn't save.
+        undecayed: Indices of the trainable variables that are excluded from the
+            optimizer's weight decay, which Keras doesn't save.
     """
 
     x: Any
@@ -49,20 +49,20 @@ class Setup:
 
 
 def state_of(model: keras.Model) -> list[keras.Variable]:
-    """The variables in which one fit of a model differs from another, no metrics."""
+    """All variables that a fit of a model changes, except metrics and the optimizer."""
     return model.variables
 
 
 def read(variables: Iterable[keras.Variable]) -> Arrays:
-    """A copy of each variable's value, which no later step can write to."""
+    """A copy of the value of each variable, which later steps do not change."""
     ops = keras.ops
-    # By way of a tensor: NumPy 2 warns of what it is given by a `tf.Variable`.
+    # As tensors, since NumPy 2 warns about the conversion of a `tf.Variable`.
     tensors = map(ops.convert_to_tensor, variables)
     return [np.array(ops.convert_to_numpy(tensor)) for tensor in tensors]
 
 
 def assign(variables: Iterable[keras.Variable], values: Arrays) -> None:
-    """Assign to each variable its value in place, so that compiled steps stay valid."""
+    """Assign a value to each variable, in place, so that compiled steps stay valid."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
@@ -70,10 +70,10 @@ def assign(variables: Iterable[keras.Variable], values: Arrays) -> None:
 def build(
     model: L2AllWeights, validation_data: Any, fit_arguments: Mapping[str, Any]
 ) -> list[str]:
-    """Make all variables, also those of the optimizer and the metrics.
+    """Create all variables, also those of the optimizer and the metrics.
 
-    Otherwise the first `fit` would make them, and draw one more shuffle for that than
-    the later ones: two runs with the same seed would differ.
+    Otherwise the first `fit` would create them, and shuffle the data once more than the
+    later ones: two runs with the same seed would differ.
 
     Returns:
         The names of the metrics that every run logs, `val_` ones included.
@@ -83,7 +83,7 @@ def build(
     try:
         logs = _evaluate(model, validation_data, fit_arguments, steps=1)
     finally:
-        # A layer that draws random numbers in an evaluation has advanced its seed.
+        # A layer that draws random numbers in evaluation has advanced its seed.
         _keras.backend.sync_state(model)
         assign(variables, values)
     if not model.optimizer.built:
@@ -92,7 +92,7 @@ def build(
 
 
 def undecayed(model: keras.Model) -> list[int]:
-    """Indices of the trainable variables that the optimizer's decay leaves out."""
+    """Indices of the trainable variables excluded from the optimizer's weight decay."""
 
     def is_undecayed(variable: keras.Variable) -> bool:
         optimizer: Any = _keras.optimizer_for(model, variable)
@@ -116,8 +116,8 @@ def runs(
         setup: The `Setup`.
         strengths: Floats; from strong to weak if `setup.warm`.
         repeats: Integers, indices into `setup.starts`.
-        on_epoch: Called with the number of epochs that were done or skipped. Defaults
-            to doing nothing.
+        on_epoch: Called with the number of epochs that were finished or skipped.
+            Defaults to doing nothing.
 
     Yields:
         `(run, weights)`: a dict of `l2`, `repeat` and every number in the logs, all
@@ -148,7 +148,7 @@ def _fit(
         "callbacks": [*callbacks, _StopOnDivergence(setup.epochs, on_epoch)],
     }
     if callbacks:
-        # Only callbacks look at the validation data between the epochs.
+        # Only callbacks need the validation metrics between epochs.
         fit_arguments["validation_data"] = setup.validation_data
     history = model.fit(setup.x, setup.y, **fit_arguments).history
     logs = _numbers({key: values[-1] for key, values in history.items()})
@@ -161,7 +161,7 @@ def _fit(
 
 
 def _numbers(logs: Mapping[Any, Any]) -> dict[str, float]:
-    """The numbers in the logs, as floats: a callback may add anything."""
+    """The numbers in the logs, as floats; a callback may add other things."""
     found = {}
     for key, value in logs.items():
         if keras.ops.is_tensor(value):
@@ -189,7 +189,7 @@ def _evaluate(
     batch_sizes = map(fit_arguments.get, ("validation_batch_size", "batch_size"))
     arguments = {
         "sample_weight": sample_weight,
-        # Without a batch size, Keras makes one batch of all data for `steps=1`.
+        # Without a batch size, Keras puts all data into one batch for `steps=1`.
         "batch_size": next(filter(None, batch_sizes), 32),
         "steps": steps or fit_arguments.get("validation_steps"),
         "return_dict": True,
@@ -200,7 +200,7 @@ def _evaluate(
 
 
 class _StopOnDivergence(keras.callbacks.Callback):
-    """Counts epochs, and ends a run whose loss is not finite."""
+    """Counts epochs, and stops a run whose loss is not finite."""
 
     def __init__(self, epochs: int, on_epoch: Callable[[int], None]):
         super().__init__()

@@ -14,18 +14,19 @@ def starts_of(
     """For each repeat, the values of `state_of(model)` that its runs start from.
 
     Args:
-        model: A built wrapper; it is left as it was.
+        model: A built wrapper; it is not changed.
         repeats, seed, new_starts: as in `l2_path`.
 
     Raises:
-        ValueError: new weights can't be drawn, as `clone_model` gives other weights.
+        ValueError: new weights can't be drawn, since those of the clone have other
+            shapes.
     """
     variables, inner = state_of(model), model.wrapped_model
     initial, starts = read(variables), []
     for repeat in range(repeats):
         if new_starts:
             keras.utils.set_random_seed(seed + repeat)
-            inner.set_weights(_newly_drawn(inner))
+            inner.set_weights(_new_initial_weights(inner))
         starts.append(
             [
                 _shifted(value, repeat) if _keras.is_seed(variable) else value
@@ -37,17 +38,17 @@ def starts_of(
 
 
 def _shifted(seed: np.ndarray, repeat: int) -> np.ndarray:
-    """The state of a `SeedGenerator`, another one for each repeat."""
+    """The state of a `SeedGenerator`, different for each repeat."""
     return seed + np.array([repeat, 0], seed.dtype)
 
 
-def _newly_drawn(model: keras.Model) -> Arrays:
+def _new_initial_weights(model: keras.Model) -> Arrays:
     clone = keras.models.clone_model(model)
     if [v.shape for v in clone.weights] != [v.shape for v in model.weights]:
         raise ValueError(
             "Expected a model that `keras.models.clone_model` builds, to draw new "
-            f"starts from. Received: new_starts=True, model={model.name!r}, whose "
-            "clone has other weights; give it a `get_config` and a `build`, or leave "
-            "out `new_starts`"
+            f"initial weights. Received: new_starts=True, model={model.name!r}, whose "
+            "clone has weights of other shapes; define `get_config` and `build`, or "
+            "leave out `new_starts`"
         )
     return clone.get_weights()

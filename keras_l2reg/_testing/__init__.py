@@ -1,1 +1,1 @@
-"""The checks behind `keras_l2reg.testing`, and the cases that they run on."""
+"""The implementation of `keras_l2reg.testing`: the checks, and the cases to check."""

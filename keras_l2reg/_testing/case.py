@@ -1,4 +1,4 @@
-"""A model to check, and how a check is run on it."""
+"""`Case`: a model to check; `run_check` runs a check on it."""
 
 import dataclasses
 import difflib
@@ -27,8 +27,8 @@ class Case:
     Args:
         build_model: Function without arguments that returns a new `keras.Model` at
             each call, built or not, compiled or not.
-        inputs: Array, or the structure of arrays of shape `(batch, ...)` that the
-            model takes, with a batch of two or more. Defaults to `None`: random
+        inputs: Array of shape `(batch, ...)`, or the nested structure of arrays that
+            the model takes, with two or more samples. Defaults to `None`: random
             arrays like the model's `inputs`, which a subclassed or unbuilt model
             does not have.
         rule: Mapping of `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as
@@ -39,7 +39,7 @@ class Case:
     Raises:
         TypeError: `build_model` is not a function, `safe_mode` is not a boolean, or
             `rule` has an unknown argument.
-        ValueError: `inputs` with a batch of one.
+        ValueError: `inputs` has only one sample.
 
     Example:
 
@@ -58,26 +58,26 @@ class Case:
         _check_names(self.rule)
         if self.inputs is not None and batch_size(self.inputs) < 2:
             raise ValueError(
-                "Invalid value for argument `inputs`. Expected a batch of two or more. "
-                f"Received: a batch of {batch_size(self.inputs)}; repeat it: "
+                "Invalid value for argument `inputs`. Expected at least two samples. "
+                f"Received: {batch_size(self.inputs)} sample(s); repeat them: "
                 "np.repeat(inputs, 2, axis=0)"
             )
 
     def data(self, model: keras.Model) -> Any:
-        """The inputs to call `model` with."""
+        """The inputs for a call of `model`."""
         if self.inputs is not None:
             return self.inputs
         try:
             return _random_inputs(model)
         except (AttributeError, ValueError):
             raise ValueError(
-                "Expected `inputs`, as the model does not tell what it takes before it "
-                f"is called. Received: inputs=None, model={model.name!r}; give arrays "
-                "of shape (batch, ...), with a batch of two or more"
+                "Expected `inputs`, since the shapes of the model's inputs are unknown "
+                f"before it is called. Received: inputs=None, model={model.name!r}; "
+                "pass arrays of shape (batch, ...), with at least two samples"
             ) from None
 
     def built(self) -> tuple[keras.Model, Any]:
-        """A new model, and inputs that it was called with."""
+        """A new model that was called once, and its inputs."""
         model = self.build_model()
         x = self.data(model)
         model(x)
@@ -95,7 +95,7 @@ class Case:
             return attach(model, l2, **self.rule)
 
     def wrapped(self) -> tuple[L2AllWeights, Any]:
-        """A wrapper around a new model that was called before, and its inputs."""
+        """A wrapper around a new model that was called once, and its inputs."""
         model, x = self.built()
         return L2AllWeights(model, STRENGTH, **self.rule), x
 
@@ -136,12 +136,12 @@ def name_of(check: Callable[[Case], None]) -> str:
 
 
 def trains(model: keras.Model, weight: Weight) -> bool:
-    """Whether the model trains the weight."""
+    """Whether the weight is among the model's trainable variables."""
     return any(v is weight.variable for v in model.trainable_variables)
 
 
 def batch_size(x: Any) -> int:
-    """How many samples there are in a structure of arrays."""
+    """The number of samples in a nested structure of arrays."""
     return len(keras.tree.flatten(x)[0])
 
 
@@ -170,7 +170,7 @@ def _check_names(rule: Mapping[str, Any]) -> None:
             close = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean `{close[0]}`?" if close else ""
             raise TypeError(
-                f"Expected arguments of the rule, of {known}. "
+                f"Expected arguments of the rule: {known}. "
                 f"Received: {name}={value!r}{hint}"
             )
 
@@ -183,7 +183,7 @@ def _random_inputs(model: keras.Model) -> Any:
 
 def _random_input(spec: keras.KerasTensor) -> np.ndarray:
     batch, *sizes = spec.shape
-    # Enough for a few strides and windows where a size is left open.
+    # Unknown sizes are large enough for a few strides and windows.
     shape = [batch or 4] + [16 if n is None else n for n in sizes]
     random = np.random.default_rng(0)
     if "int" in spec.dtype or spec.dtype == "bool":

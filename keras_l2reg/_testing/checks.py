@@ -1,6 +1,6 @@
-"""The checks that every model passes, each on its own new model.
+"""The checks that every model should pass, each on a new model.
 
-A check raises an error if it fails, and returns nothing.
+A check raises an error if it fails, and returns `None`.
 """
 
 import pickle
@@ -14,11 +14,11 @@ from keras_l2reg._testing.case import STRENGTH, Case, batch_size, trains
 from keras_l2reg._testing.expect import (
     SILENT,
     compile_without_data_loss,
-    expect_carried,
     expect_close,
     expect_equal,
     expect_same,
     expect_same_outputs,
+    expect_saved_penalties,
     expect_step,
     expect_terms,
     fit_one_step,
@@ -46,7 +46,7 @@ def check_terms(case: Case) -> None:
 
 
 def check_step(case: Case) -> None:
-    """`attach` to a compiled, fitted model subtracts `2 * l2 * w` at the next step."""
+    """After `attach` to a compiled, fitted model, a step subtracts `2 * l2 * w`."""
     model, x = case.built()
     covered = case.covered(model)
     case.attach(model, 0.0)
@@ -57,7 +57,7 @@ def check_step(case: Case) -> None:
 
 
 def check_wrapper_terms(case: Case) -> None:
-    """A wrapper around a new model, built or not, has every term."""
+    """A wrapper around a new model, built or not, adds one term per covered weight."""
     twin, x = case.built()
     names = {w.name for w, _ in case.covered(twin)}
     wrapped = L2AllWeights(case.build_model(), STRENGTH, **case.rule)
@@ -72,7 +72,7 @@ def check_wrapper_terms(case: Case) -> None:
 
 
 def check_live_strength(case: Case) -> None:
-    """A new `l2` of a wrapper acts on the next step of `fit`, without a new trace."""
+    """A new `l2` of a wrapper applies to the next step of `fit`, without retracing."""
     traces = []
 
     class Counting(L2AllWeights):
@@ -96,7 +96,7 @@ def check_live_strength(case: Case) -> None:
 def check_logs(case: Case) -> None:
     """`data_loss + penalty == loss` in the logs, also with a smaller last batch.
 
-    A model of a fixed batch size, such as a stateful one, gets full batches only.
+    A model with a fixed batch size, such as a stateful one, gets full batches only.
     """
     model, x = case.built()
     y = targets(model, x)
@@ -127,7 +127,7 @@ def check_save(case: Case) -> None:
     """The `.keras` file of a model keeps every penalty, unless `attach` warned."""
     model, x = case.attached()
     loaded = saved_and_loaded(model, case.safe_mode)
-    expect_carried(model, loaded)
+    expect_saved_penalties(model, loaded)
     expect_same_outputs(model, loaded, x)
 
 
@@ -137,7 +137,7 @@ def check_from_config(case: Case) -> None:
     with _keras.deserializing(case.safe_mode):
         clone = type(model).from_config(model.get_config())
     clone(x)
-    expect_carried(model, clone)
+    expect_saved_penalties(model, clone)
 
 
 def check_clone(case: Case) -> None:
@@ -147,7 +147,7 @@ def check_clone(case: Case) -> None:
         clone = keras.models.clone_model(model)
     clone(x)
     # It clones layer by layer, so it may keep what the model's config drops.
-    expect_carried(model, clone, exactly=False)
+    expect_saved_penalties(model, clone, exactly=False)
 
 
 def check_detach(case: Case) -> None:
@@ -182,7 +182,7 @@ def check_freeze(case: Case) -> None:
 
 
 def check_unwrap(case: Case) -> None:
-    """`unwrap()` gives the same penalties, by built-in Keras regularizers."""
+    """`unwrap()` gives the same penalties, with built-in Keras regularizers."""
     wrapped, _ = case.wrapped()
     expected = loss_terms(wrapped)
     model = wrapped.unwrap()

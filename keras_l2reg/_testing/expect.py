@@ -1,4 +1,4 @@
-"""Train, save and compare models: what the checks have in common."""
+"""Train, save and compare models: the helpers of the checks."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from keras_l2reg.models import L2AllWeights
 from keras_l2reg.weights import Weight, find_weights
 
 Covered = Sequence[tuple[Weight, float]]
-SILENT: Any = 0  # `verbose`, which type checkers take for a string by its default
+SILENT: Any = 0  # for `verbose`, whose type is inferred from its default, a string
 _RTOL = 1e-5
 
 
@@ -27,7 +27,7 @@ def targets(model: keras.Model, x: Any) -> Any:
 
 
 def compile_without_data_loss(model: keras.Model, x: Any) -> None:
-    """Compile with SGD(1.0) and a loss of zero, so that only penalties move weights."""
+    """Compile with SGD(1.0) and a loss of 0, so that only penalties change weights."""
 
     # Without a loss, a model that was compiled before would keep its old one.
     def zero(y_true: Any, y_pred: Any) -> Any:
@@ -41,13 +41,13 @@ def compile_without_data_loss(model: keras.Model, x: Any) -> None:
 def fit_one_step(model: keras.Model, x: Any) -> None:
     """Fit one batch that holds all of `x`."""
     with warnings.catch_warnings():
-        # Weights that nothing depends on have no gradient.
+        # Weights that do not affect the loss have no gradient.
         warnings.filterwarnings("ignore", "Gradients do not exist")
         model.fit(x, targets(model, x), batch_size=batch_size(x), verbose=SILENT)
 
 
 def has_fixed_batch_size(model: keras.Model) -> bool:
-    """Whether the model takes batches of one size only."""
+    """Whether the model requires a fixed batch size."""
     inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
     return bool(_stateful_layers(model)) or any(spec.shape[0] for spec in inputs)
 
@@ -58,8 +58,8 @@ def _stateful_layers(model: keras.Model) -> list[Any]:
     ]
 
 
-def _outputs_from_the_start(model: keras.Model, x: Any) -> list[Any]:
-    """The outputs of a call after resetting the states of stateful layers."""
+def _outputs_after_reset(model: keras.Model, x: Any) -> list[Any]:
+    """The outputs of a call after the states of stateful layers were reset."""
     for layer in _stateful_layers(model):
         if isinstance(layer, keras.layers.RNN):
             # `RNN.reset_state` fails on the nested states of several cells.
@@ -96,13 +96,13 @@ def loss_terms(model: keras.Model) -> dict[str, float]:
 
 
 def twin_name(weight: Weight, model: keras.Model, twin: keras.Model) -> str:
-    """The name in `twin` of a weight of `model`; layers may have other numbers."""
+    """The name in `twin` of a weight of `model`: automatic layer names may differ."""
     position = [w.name for w in find_weights(model)].index(weight.name)
     return find_weights(twin)[position].name
 
 
 def state(model: keras.Model) -> dict[str, Any]:
-    """All that attaching and detaching should leave as it was."""
+    """Everything that `attach` and `detach` together should leave unchanged."""
     try:
         config = json.dumps(keras.saving.serialize_keras_object(model), default=str)
     except NotImplementedError:
@@ -164,7 +164,7 @@ def expect_step(model: keras.Model, x: Any, covered: Covered) -> None:
 
 
 def expect_same_outputs(model: keras.Model, other: keras.Model, x: Any) -> None:
-    outputs = _outputs_from_the_start(model, x), _outputs_from_the_start(other, x)
+    outputs = _outputs_after_reset(model, x), _outputs_after_reset(other, x)
     for expected, received in zip(*outputs, strict=True):
         expect_close("predictions", _float64(expected), _float64(received))
 
@@ -181,10 +181,10 @@ def expect_same(wrapped: L2AllWeights, other: L2AllWeights, x: Any) -> None:
             expect_close(f"penalty of {name}", value, again)
 
 
-def expect_carried(
+def expect_saved_penalties(
     model: keras.Model, other: keras.Model, exactly: bool = True
 ) -> None:
-    """The other model has the penalties that the config carries, and no others."""
+    """The other model has the penalties that the config contains, and no others."""
     lost = lost_on_save(model)
     pairs = zip(find_weights(model), find_weights(other), strict=True)
     for weight, again in pairs:

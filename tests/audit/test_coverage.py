@@ -72,7 +72,7 @@ def test_kernel_that_belongs_to_the_model_itself(wrap):
 # partly-covered
 
 
-@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
+@pytest.mark.filterwarnings("ignore:These weights already have a penalty")
 def test_wrapper_whose_strength_does_not_reach_all_kernels():
     assert where(L2AllWeights(mlp(None, l2(1e-4))), "partly-covered") == ["out/kernel"]
     assert where(L2AllWeights(mlp()), "partly-covered") == []
@@ -88,7 +88,7 @@ def test_wrapper_whose_strength_does_not_reach_all_kernels():
     assert where(body, "partly-covered") == []
 
 
-@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
+@pytest.mark.filterwarnings("ignore:These weights already have a penalty")
 @pytest.mark.filterwarnings("ignore:This strength is a variable")
 def test_live_strength_of_attach_that_does_not_reach_all_kernels():
     def live():
@@ -103,7 +103,7 @@ def test_live_strength_of_attach_that_does_not_reach_all_kernels():
     assert where(two, "partly-covered") == []
 
 
-@pytest.mark.filterwarnings("ignore:These weights have a penalty already")
+@pytest.mark.filterwarnings("ignore:These weights already have a penalty")
 def test_kernel_with_the_live_strength_of_another_wrapper():
     shared = layers.Dense(3, name="shared")
     first = L2AllWeights(keras.Sequential([keras.Input((4,)), shared]))

@@ -1,4 +1,4 @@
-"""Penalties that are too large: for float16, or next to the data's loss."""
+"""Penalties that are too large: for float16, or relative to the data loss."""
 
 import keras
 import numpy as np

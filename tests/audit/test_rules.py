@@ -235,7 +235,7 @@ def test_messages_contain_details_of_the_model():
         r"2 terms .* identical, 0\.\d+, ", message["identical_added_losses"]
     )
     penalty, data_loss = re.fullmatch(
-        r".*penalty, (\S+), is more than 100% of the data's loss, (\S+)\.",
+        r".*penalty, (\S+), is more than 100% of the data loss, (\S+)\.",
         message["dominates"],
     ).groups()
     assert float(penalty) > float(data_loss) > 0

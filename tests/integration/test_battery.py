@@ -34,7 +34,7 @@ SLOW = [pair for position, pair in enumerate(PAIRS) if not is_plain(position)]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The configuration of"),
-    pytest.mark.filterwarnings("ignore:These weights have a penalty already"),
+    pytest.mark.filterwarnings("ignore:These weights already have a penalty"),
     pytest.mark.filterwarnings("ignore:Skipping variable loading"),
 ]
 

@@ -34,7 +34,7 @@ from keras_l2reg.attachment import as_regularizer
 from keras_l2reg.testing import check_model
 
 layers, regularizers = keras.layers, keras.regularizers
-pytestmark = pytest.mark.filterwarnings("ignore:These weights have a penalty already")
+pytestmark = pytest.mark.filterwarnings("ignore:These weights already have a penalty")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -400,7 +400,7 @@ ADVICE = {
     "layers_upper_case": (
         lambda m: attach(m, layers="HEAD/*"),
         dense_model,
-        "'head/kernel', with its upper and lower case",
+        "'head/kernel', in this upper and lower case",
     ),
     "layers_misspelt": (
         lambda m: attach(m, layers="hed/kernel"),
@@ -599,7 +599,7 @@ ADVICE = {
     "check_model_no_inputs": (
         lambda m: check_model(OwnTrainStep),
         dense_model,
-        "give arrays of shape (batch, ...)",
+        "pass arrays of shape (batch, ...)",
     ),
     "check_model_batch_of_one": (
         lambda m: check_model(dense_model, np.ones((1, 4))),

@@ -19,7 +19,7 @@ from paths import (
 )
 
 from keras_l2reg import L2AllWeights, L2Grid, attach, l2_path
-from keras_l2reg._path.arguments import OF_PATH
+from keras_l2reg._path.arguments import PATH_ARGUMENTS
 
 
 def attached():
@@ -64,7 +64,7 @@ def no_strength():
         (None, {"monitor": "val_los_loss"}, ValueError, "val_data_loss"),
         (None, {"monitor": 3}, TypeError, "monitor=3"),
         (None, {"validation_split": 0.1}, TypeError, r"validation_data=\(x\[n:\]"),
-        (None, {"initial_epoch": 2}, TypeError, "by `epochs`"),
+        (None, {"initial_epoch": 2}, TypeError, "with `epochs`"),
         (None, {"epoch": 3}, TypeError, "did you mean `epochs`"),
         (None, {"repeat": 3}, TypeError, "did you mean `repeats`"),
         (None, {"rich": 3}, TypeError, "rich=3$"),
@@ -73,7 +73,7 @@ def no_strength():
             None,
             {"sample_weight": np.ones(24), "class_weight": {0: 2.0}},
             ValueError,
-            "Received both",
+            "Received: both",
         ),
     ],
 )
@@ -154,7 +154,7 @@ def test_empty_data_are_refused_before_anything_is_changed(kind, part, wrap):
     model = network(0.7)
     model = compiled(L2AllWeights(model, existing="replace") if wrap else model)
     before, config = model.get_weights(), model.get_config()
-    with pytest.raises(ValueError, match=f"(?s)at least one .*`{part}`.*look at how"):
+    with pytest.raises(ValueError, match=f"(?s)at least one .*`{part}`.*check how"):
         path_of(model, **arguments)
     assert not model.optimizer.built
     assert model.get_config() == config
@@ -210,4 +210,4 @@ def test_a_grid_that_cannot_be_is_refused(arguments, error, message):
 def test_misspelled_arguments_of_l2_path_are_known_by_its_signature():
     parameters = [*inspect.signature(l2_path).parameters]
     asked_of_fit_too = {"model", "x", "y", "validation_data", "epochs", "verbose"}
-    assert {*parameters} - asked_of_fit_too - {"fit_arguments"} == OF_PATH
+    assert {*parameters} - asked_of_fit_too - {"fit_arguments"} == PATH_ARGUMENTS

@@ -283,7 +283,7 @@ def test_a_killed_process_loses_only_its_task():
     assert [record["l2"] for record in kept.records] == [0.3, 0.03]
     assert kept.interrupted
     died, missing = caught.value.__notes__
-    assert "make a new one" in died
+    assert "create a new one" in died
     assert "2 of 3 runs" in missing and "l2=[0.0]" in missing
     # The callback kills only workers.
     here = path_of(wrapped, restore_best_weights=False, **arguments)
@@ -380,7 +380,7 @@ def test_an_error_keeps_the_earlier_repeats_of_a_task(threads):
 
 
 def path_of_error(executor, callback, **arguments):
-    """What is left of a path in which a callback raises an error."""
+    """The path that is left after a callback raises an error."""
     wrapped = compiled(L2AllWeights(network(), 0.7))
     arguments = {"callbacks": [callback], "epochs": 1, **arguments}
     with pytest.raises(RuntimeError, match="no memory") as caught:

@@ -289,5 +289,5 @@ def test_an_error_keeps_a_run_that_diverged_and_one_that_did_not():
         (0.03, 1, 0),
     ]
     (note,) = caught.value.__notes__
-    assert "3 of 6 runs were done" in note and "l2=[0.03, 0.0]" in note
+    assert "3 of 6 runs are finished" in note and "l2=[0.03, 0.0]" in note
     assert "interrupted" in str(path)

@@ -1,7 +1,7 @@
 """What differs between backends: one class each, behind one interface.
 
-`backend` is the one in use. A new backend is a module named as Keras names it, with a
-class `Backend` that overrides what differs from `base.Backend`.
+`backend` is the one in use. A new backend is a module with the name that Keras
+uses, and a class `Backend` that overrides what differs from `base.Backend`.
 """
 
 import importlib.util

@@ -9,15 +9,15 @@ from keras import ops
 
 from keras_l2reg._keras.steps import Step
 
-# As the backend has them: `tf.Tensor`, `jax.Array`, `torch.Tensor`.
+# `tf.Tensor`, `jax.Array` or `torch.Tensor`.
 Tensor = Any
 
 
 class Backend:
-    """What the package needs to know about a backend, and what it asks it to do.
+    """What the package needs to know about a backend, and what the backend does for it.
 
     Args:
-        name: String, as Keras names the backend.
+        name: String, the name of the backend in Keras.
     """
 
     # Whether variables that the trained model does not track become constants of its
@@ -28,7 +28,7 @@ class Backend:
         self.name = name
 
     def compiles_steps(self, model: keras.Model) -> bool:
-        """Whether the steps of `fit` run as they were traced, not as Python."""
+        """Whether the steps of `fit` run compiled, as they were traced."""
         return False
 
     def sync_state(self, model: keras.layers.Layer) -> None:
@@ -37,9 +37,9 @@ class Backend:
     def compiled_in_fit(
         self, model: keras.Model, function: Callable[[], Tensor]
     ) -> Callable[[], Tensor]:
-        """`function`, reading the model's variables as they are between steps of `fit`.
+        """`function`, which reads the model's current variables between steps of `fit`.
 
-        Compiled if the steps are.
+        It is compiled if the steps are compiled.
         """
         return function
 
@@ -58,8 +58,8 @@ class Backend:
     def sum_of_squares(self, weights: Sequence[Tensor]) -> Tensor:
         """`sum_k sum(w_k**2)` of tensors of one float dtype of 32 bits or more.
 
-        In float32, 1e8 terms added one by one give a sum that is off in its third
-        digit, so every backend adds in blocks, by its fastest means.
+        In float32, 1e8 terms added one by one give a sum whose third digit is wrong,
+        so every backend adds in blocks, in its fastest way.
         """
         return functools.reduce(ops.add, [ops.sum(ops.square(w)) for w in weights])
 

@@ -14,7 +14,7 @@ from keras_l2reg._keras.steps import fresh_step, function_within
 
 
 class Backend(base.Backend):
-    """See `base.Backend`, whose `sum_of_squares` XLA adds up as a tree."""
+    """See `base.Backend`; XLA computes the default `sum_of_squares` as a tree."""
 
     traces_constants = True
 
@@ -22,8 +22,8 @@ class Backend(base.Backend):
         return bool(model.jit_compile) and not model.run_eagerly
 
     def sync_state(self, model):
-        # Within `fit`, the trainer holds the state, and the variables are empty;
-        # callbacks that read or assign one must ask for a sync.
+        # During `fit`, the trainer holds the state, and the variables are empty;
+        # callbacks that read or assign a variable must request a sync.
         if isinstance(model, keras.Model):
             model.jax_state_sync()
 
@@ -60,7 +60,7 @@ class Backend(base.Backend):
         return jax.grad(loss_of)([v.value for v in variables])
 
     def programs(self, model, step, batch):
-        # JAX does not tell which shapes it traced, so every batch size is tried.
+        # JAX does not expose the shapes that it traced, so every batch size is tried.
         traced = function_within(getattr(model, f"{step}_function"), _is_step)
         if traced is None or batch is None:
             return
@@ -70,9 +70,9 @@ class Backend(base.Backend):
         parts += [model.metrics_variables]
         state = tuple([v.value for v in variables] for variables in parts)
         for size in range(1, len(jax.tree.leaves(batch)[0]) + 1):
-            data = jax.tree.map(lambda leaf, size=size: _as_fit_sees(leaf, size), batch)
+            data = jax.tree.map(lambda leaf, size=size: _as_in_fit(leaf, size), batch)
             try:
-                with _tracing_refused(model):
+                with _tracing_forbidden(model):
                     old = _program(traced.trace(state, data))
             except _NotTraced:
                 continue
@@ -85,7 +85,7 @@ class Backend(base.Backend):
 
 
 def _values_in_fit(model, variables):
-    """The variables' values, which within `fit` only the trainer has."""
+    """The values of the variables, which during `fit` only the trainer has."""
     state = getattr(model, "_jax_state", None)
     if not state or model._jax_state_synced:
         return [v.value for v in variables]
@@ -102,7 +102,7 @@ def _program(traced):
     return text, values
 
 
-def _as_fit_sees(leaf, size):
+def _as_in_fit(leaf, size):
     leaf = jax.numpy.asarray(leaf)
     is_float = jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
     dtype = keras.config.floatx() if is_float else leaf.dtype
@@ -114,8 +114,8 @@ class _NotTraced(Exception):
 
 
 @contextlib.contextmanager
-def _tracing_refused(model):
-    """Within, a step that would have to be traced again raises `_NotTraced`."""
+def _tracing_forbidden(model):
+    """In this context, a step that needs to be traced again raises `_NotTraced`."""
 
     def refuse(*args, **kwargs):
         raise _NotTraced

@@ -10,7 +10,7 @@ from tensorflow.python.ops import control_flow_util
 from keras_l2reg._keras.backends import base
 from keras_l2reg._keras.steps import fresh_step, function_within
 
-# Short enough that adding a row term by term keeps float32's precision.
+# Short enough that adding up a row term by term keeps the precision of float32.
 _XLA_ROW = 16
 
 
@@ -57,12 +57,12 @@ def in_xla() -> bool:
 
 
 def _squares(w):
-    # The native operation reads the weight once and stores no square of it.
+    # The native operation reads the weight once and does not store its square.
     return 2.0 * tf.nn.l2_loss(w)
 
 
 def _xla_squares(w):
-    # XLA on CPU adds up term by term. It would merge two sums of one type into one.
+    # XLA on CPU adds up term by term, and would merge two sums of the same dtype.
     flat = tf.reshape(w, [-1])
     flat = tf.pad(flat, [[0, -tf.size(flat) % _XLA_ROW]])
     rows = tf.reduce_sum(tf.square(tf.reshape(flat, [-1, _XLA_ROW])), axis=1)
@@ -79,7 +79,7 @@ def _traces_in_use(function):
     """The traces of a `tf.function` that its next call may run.
 
     A first trace that creates variables (as loss scaling does) contains their creation
-    and never runs: TensorFlow traces once more for the run.
+    and never runs: TensorFlow traces the function again for the run.
     """
     creates_variables = bool(function._created_variables)
     return [
@@ -92,11 +92,11 @@ def _traces_in_use(function):
 
 
 def _program(graph):
-    """How often a graph has each operation that depends on its variables.
+    """The number of times a graph has each operation that depends on its variables.
 
-    Operations are the same if their types, their outputs' shapes and dtypes, their
-    constants, the functions that they call, and all of this for their inputs are, down
-    to the identity of the variables: the same L2 on another kernel is another program.
+    Two operations are the same if they have the same type, shapes and dtypes of the
+    outputs, constants and called functions, and the same inputs in this sense, down to
+    the identity of the variables: the same L2 on another kernel is another program.
     """
     bodies = {f.signature.name: f for f in graph.as_graph_def().library.function}
     captured = {inner.op: _captured(outer) for outer, inner in graph.captures}
@@ -121,7 +121,7 @@ def _program(graph):
 
 
 def _captured(tensor):
-    """A key for a tensor from outside of the graph: which variable, or which values."""
+    """A key for a tensor from outside the graph: which variable, or which values."""
     if tensor.dtype == "resource":
         return "variable", id(tensor)
     return "values", hashlib.sha256(tensor.numpy().tobytes()).hexdigest()

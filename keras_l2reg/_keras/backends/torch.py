@@ -6,7 +6,7 @@ import torch
 
 from keras_l2reg._keras.backends import base
 
-# Short enough that adding a row term by term keeps float32's precision.
+# Short enough that adding up a row term by term keeps the precision of float32.
 _ROW = 256
 # Up to this size, the calls cost more than the passes over the weight.
 _SMALL = 2**14
@@ -51,7 +51,7 @@ class _SumOfSquares(torch.autograd.Function):
 
 
 def _plain_squares(w):
-    # Compiled for the CPU, a float32 sum is added up term by term.
+    # When compiled for the CPU, a float32 sum is added up term by term.
     is_serial = torch.compiler.is_compiling() and w.device.type == "cpu"
     wide = torch.float64 if is_serial else w.dtype
     return torch.square(w).sum(dtype=wide).to(w.dtype)
@@ -81,6 +81,6 @@ def _small_squares(flat):
 
 @functools.cache
 def _row_length(size):
-    """The greatest length that divides `size`, if any: a remainder costs more calls."""
+    """The greatest length that divides `size`, since a remainder costs more calls."""
     lengths = range(_ROW, _ROW // 4, -1)
     return next((n for n in lengths if size % n == 0), _ROW)

@@ -18,7 +18,7 @@ from small import X, Y, compiled, mlp, penalty, texts_of_warnings
 
 from keras_l2reg import L2AllWeights, L2Loss, attach, l2_path
 from keras_l2reg._keras import overridden, trainer_members
-from keras_l2reg._window import MAY_BE_OVERRIDDEN
+from keras_l2reg._wrapper import MAY_BE_OVERRIDDEN
 
 BACKEND = keras.backend.backend()
 OWN_KEYS = {"data_loss", "penalty", "val_data_loss", "val_penalty"}

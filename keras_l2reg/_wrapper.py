@@ -1,12 +1,12 @@
-"""Window: a Keras model around a model that is used as the inner model is.
+"""ModelWrapper: a Keras model that is used like the inner model that it wraps.
 
-Methods and attributes give the same results and shapes. Keras' own trainer trains the
-window, so a model that redefines a part of the trainer is refused.
+Methods and attributes give the same results and shapes. The Keras trainer trains the
+wrapper, so a model that overrides parts of the trainer is not accepted.
 
 >>> inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
 >>> inner.note = "mine"
->>> window = Window(inner)
->>> window.note, window.output_shape, len(window.layers)
+>>> wrapper = ModelWrapper(inner)
+>>> wrapper.note, wrapper.output_shape, len(wrapper.layers)
 ('mine', (None, 3), 1)
 """
 
@@ -24,7 +24,7 @@ import keras
 from keras_l2reg import _keras
 from keras_l2reg._validation import check_is_model
 
-# A user's class may override these, as they are called on the inner model itself.
+# The inner model may override these, since they are called on the model itself.
 MAY_BE_OVERRIDDEN = {
     *("call", "build", "built", "build_from_config", "get_build_config"),
     *("get_config", "from_config", "add_loss", "add_weight", "add_variable"),
@@ -37,14 +37,14 @@ MAY_BE_OVERRIDDEN = {
     *("input", "output", "input_spec", "path", "quantization_mode"),
     *("rematerialized_call", "count_params"),
 }
-# Keras sets these on a model in training: window and inner model each have their own.
+# Keras sets these on a model in training, so they are not passed to the inner model.
 _TRAINING_STATE = {
     *("optimizer", "history", "stop_training", "stop_evaluating", "stop_predicting"),
 }
 
 
-class Window(keras.Model):
-    """A Keras model around a model.
+class ModelWrapper(keras.Model):
+    """A Keras model around an inner model.
 
     Args:
         model: The inner `keras.Model`, built or not; shared, not copied. It must pass
@@ -53,9 +53,9 @@ class Window(keras.Model):
     """
 
     def __init__(self, model: keras.Model, name: str | None = None):
-        # The model casts its own inputs; casting them here too would lose precision.
+        # The model casts its inputs; casting them here as well would lose precision.
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
-        # For `__getattr__`, which needs it in `vars`: torch keeps layers elsewhere.
+        # For `__getattr__`, which needs it in `vars`: torch stores layers elsewhere.
         self._inner = types.SimpleNamespace(model=model)
         self.wrapped_model = model
         self.supports_masking = model.supports_masking
@@ -72,7 +72,7 @@ class Window(keras.Model):
         return self.wrapped_model(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        # torch finds a module's submodules and parameters by `__getattr__`.
+        # On torch, submodules and parameters are found by `__getattr__`.
         of_backend = getattr(super(), "__getattr__", None)
         if of_backend is not None:
             with contextlib.suppress(AttributeError):
@@ -87,7 +87,7 @@ class Window(keras.Model):
                 return value
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}; only public "
-            "attributes of the inner model can be read here, private ones at "
+            "attributes of the inner model can be read here, private ones from "
             f"`wrapped_model`{self._suggestion(name)}"
         )
 
@@ -98,13 +98,13 @@ class Window(keras.Model):
         if suggestion := self._suggestion(name):
             raise AttributeError(
                 f"Expected an attribute of {type(self).__name__!r}, or a new one whose "
-                "name differs by more than upper and lower case. "
+                "name differs not only in upper and lower case. "
                 f"Received: {name!r}{suggestion}"
             )
         super().__setattr__(name, value)
 
     def _suggestion(self, name: str) -> str:
-        """A hint at the attribute that differs from `name` in case only, if any."""
+        """A hint at the attribute that differs from `name` only in case, if any."""
         if not self._is_new(name):
             return ""
         known = {*dir(type(self)), *vars(self), *_TRAINING_STATE}
@@ -112,7 +112,7 @@ class Window(keras.Model):
         return f"; did you mean `{similar[0]}`?" if similar else ""
 
     def _is_new(self, name: str) -> bool:
-        """Whether a public name is not one that the window itself has or is to have."""
+        """Whether a name is public, and not an attribute of the wrapper itself."""
         return (
             "_inner" in vars(self)
             and name[0] != "_"
@@ -153,7 +153,7 @@ class Window(keras.Model):
         return self.wrapped_model.compute_output_shape(*args, **kwargs)
 
     def compute_output_spec(self, *args, **kwargs):
-        """The output of a symbolic call, as of the inner model."""
+        """The output of a symbolic call, the same as of the inner model."""
         return keras.Operation.compute_output_spec(self, *args, **kwargs)
 
     def compute_mask(self, *args, **kwargs):
@@ -165,7 +165,7 @@ class Window(keras.Model):
         return self.wrapped_model.count_params()
 
     def export(self, *args, **kwargs) -> Any:
-        """Export the inner model, which predicts the same: `keras.Model.export`."""
+        """Export the inner model: `keras.Model.export`."""
         return self.wrapped_model.export(*args, **kwargs)
 
     def summary(self, *args, **kwargs) -> Any:
@@ -178,7 +178,7 @@ class Window(keras.Model):
         self.train_function = self.test_function = self.predict_function = None
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile from a saved config; Keras does not if `compile` is overridden."""
+        """Compile from a saved config, which Keras skips if `compile` is overridden."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
@@ -188,34 +188,34 @@ class Window(keras.Model):
     def save_weights(self, *args, **kwargs) -> None:
         """Save the inner model's weights, in a file that it can load by itself.
 
-        As `keras.Model.save_weights`; the file also holds the state of the optimizer
-        and of the window, which the inner model ignores.
+        As `keras.Model.save_weights`; the file also contains the state of the optimizer
+        and of the wrapper, which the inner model ignores.
         """
-        with self._lent_state():
+        with self._state_in_inner_model():
             self.wrapped_model.save_weights(*args, **kwargs)
 
     def load_weights(self, filepath: str | os.PathLike, *args, **kwargs) -> None:
-        """Load a weights file, of the inner model or of a window around it.
+        """Load a weights file of the inner model or of a wrapper around it.
 
         As `keras.Model.load_weights`.
         """
-        if _is_file_of_window(filepath):
+        if _is_wrapper_file(filepath):
             super().load_weights(filepath, *args, **kwargs)
             return
-        with self._lent_state():
+        with self._state_in_inner_model():
             self.wrapped_model.load_weights(filepath, *args, **kwargs)
 
     @contextlib.contextmanager
-    def _lent_state(self) -> Iterator[None]:
-        """Within, the inner model holds the window's state and optimizer."""
+    def _state_in_inner_model(self) -> Iterator[None]:
+        """In this context, the inner model has the wrapper's state and optimizer."""
         inner, missing = self.wrapped_model, object()
         state = _State(self.save_own_variables, self.load_own_variables)
-        lent: dict[str, Any] = {"window_state": state}
+        added: dict[str, Any] = {"window_state": state}
         if getattr(self, "optimizer", None) is not None:
-            lent["optimizer"] = self.optimizer
-        before = {name: vars(inner).get(name, missing) for name in lent}
+            added["optimizer"] = self.optimizer
+        before = {name: vars(inner).get(name, missing) for name in added}
         try:
-            for name, value in lent.items():
+            for name, value in added.items():
                 # Bypasses Keras, which tracks what is set on a layer.
                 object.__setattr__(inner, name, value)
             yield
@@ -228,7 +228,7 @@ class Window(keras.Model):
 
 
 class _State(keras.layers.Layer):
-    """The window's own variables, as a layer that a weights file can hold."""
+    """The wrapper's variables, as a layer that a weights file can contain."""
 
     def __init__(self, save: Callable, load: Callable):
         super().__init__()
@@ -241,8 +241,8 @@ class _State(keras.layers.Layer):
         self._load(store)
 
 
-def _is_file_of_window(filepath: str | os.PathLike) -> bool:
-    """Whether Keras saved a window in this file, rather than the model in it."""
+def _is_wrapper_file(filepath: str | os.PathLike) -> bool:
+    """Whether this file was saved from a wrapper, rather than its inner model."""
     name = str(filepath)
     with contextlib.ExitStack() as stack:
         if name.endswith(".keras") and zipfile.is_zipfile(name):
@@ -257,18 +257,18 @@ def _is_file_of_window(filepath: str | os.PathLike) -> bool:
 
 
 def check_inner_model(model: keras.Model) -> None:
-    """Raise an error unless a window can do all that the model does by itself.
+    """Raise an error unless a wrapper can do everything that the model can.
 
     >>> class Own(keras.Sequential):
     ...     def predict_step(self, *args):
     ...         return super().predict_step(*args)
     >>> check_inner_model(Own())
     Traceback (most recent call last):
-    ValueError: Expected a model that trains, evaluates and predicts by Keras' own...
+    ValueError: Expected a model that trains, evaluates and predicts with the methods...
     """
     check_is_model(model)
     for layer in _keras.all_layers(model):
-        if isinstance(layer, Window):
+        if isinstance(layer, ModelWrapper):
             raise ValueError(
                 "Expected a model that is not wrapped and does not contain a wrapper. "
                 f"Received: model={model.name!r}, with the wrapper {layer.name!r}; "
@@ -278,8 +278,8 @@ def check_inner_model(model: keras.Model) -> None:
     ignored = sorted(_keras.overridden(model) - MAY_BE_OVERRIDDEN)
     if ignored:
         raise ValueError(
-            "Expected a model that trains, evaluates and predicts by Keras' own "
-            "methods, which a wrapper runs in its place. Received: "
+            "Expected a model that trains, evaluates and predicts with the methods of "
+            "`keras.Model`, which a wrapper runs in its place. Received: "
             f"model={model.name!r}, which overrides {ignored}; use "
             "`keras_l2reg.attach(model, ...)`, which works in place"
         )
