@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,9 +21,6 @@ from keras import ops
 
 from keras_l2reg import _keras
 from keras_l2reg.weights import Weight, inner_model
-
-if TYPE_CHECKING:
-    from keras_l2reg._audit.facts import ModelFacts
 
 Term = tuple[float | None, ...]
 Change = Sequence[tuple[Any, Any]]  # variables and other values for them
@@ -39,25 +36,30 @@ class Experiment:
     random changes of all weights. `None` stands for a value that could not be computed.
 
     Args:
-        facts: The `ModelFacts` of the audit.
+        model: A `keras.Model`.
+        weights: All of its weights, as from `find_weights`.
+        penalized: Those of them whose penalty is in `model.losses`.
+        batch_inputs: Inputs as tensors, or `None` to make some if they are needed.
     """
 
-    facts: "ModelFacts"
+    model: keras.Model
+    weights: Sequence[Weight]
+    penalized: Sequence[Weight]
+    batch_inputs: Any
 
     @functools.cached_property
     def penalties(self) -> dict[str, Term]:
         """The term of each penalized weight, by the weight's name."""
-        values = [_penalties(self.facts.penalized, change) for change in self._changes]
-        return {w.name: tuple(v[w.name] for v in values) for w in self.facts.penalized}
+        values = [_penalties(self.penalized, change) for change in self._changes]
+        return {w.name: tuple(v[w.name] for v in values) for w in self.penalized}
 
     @functools.cached_property
     def added(self) -> list[Term]:
         """The terms of `add_loss` and of activity regularizers, in Keras' order."""
-        if self._inputs is None or not (now := _added(self.facts.model, self._inputs)):
+        if self._inputs is None or not (now := _added(self.model, self._inputs)):
             return []
         changed = [
-            _added(self.facts.model, self._inputs, change)
-            for change in self._changes[1:]
+            _added(self.model, self._inputs, change) for change in self._changes[1:]
         ]
         # A model may add a different number of terms each time it is called.
         is_constant = {len(terms) for terms in changed} == {len(now)}
@@ -68,7 +70,7 @@ class Experiment:
         """The values of `added` at the current weights, for other inputs."""
         others = keras.tree.map_structure(_other, self._inputs)
         with contextlib.suppress(Exception):
-            return _added(self.facts.model, others)
+            return _added(self.model, others)
         return [None] * len(self.added)
 
     def depends_on_its_weight(self, weight: Weight) -> bool:
@@ -82,7 +84,7 @@ class Experiment:
         """No change, and a random one for each seed."""
         variables = [
             weight.variable
-            for weight in self.facts.weights
+            for weight in self.weights
             if weight.variable is not None
             and keras.backend.is_float_dtype(weight.variable.dtype)
         ]
@@ -97,9 +99,9 @@ class Experiment:
     @functools.cached_property
     def _inputs(self) -> Any:
         """The inputs of the batch, else example inputs that work, else `None`."""
-        if self.facts.batch is not None:
-            return self.facts.inputs
-        model = self.facts.model
+        if self.batch_inputs is not None:
+            return self.batch_inputs
+        model = self.model
         if not model.built or not _keras.losses_of_calls(model):
             return None
         with contextlib.suppress(Exception):

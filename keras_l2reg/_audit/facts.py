@@ -99,7 +99,7 @@ class ModelFacts:
     @functools.cached_property
     def experiment(self) -> Experiment:
         """How the loss terms respond to changes of the weights."""
-        return Experiment(self)
+        return Experiment(self.model, self.weights, self.penalized, self.inputs)
 
 
 def names_of(weights: Iterable[Weight]) -> tuple[str, ...]:
