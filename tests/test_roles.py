@@ -9,7 +9,13 @@ import pytest
 from keras import layers
 from models import SEQUENCES, around
 
-from keras_l2reg import L2AllWeights, attach, find_weights, select_weights
+from keras_l2reg import (
+    L2AllWeights,
+    Weight,
+    attach,
+    find_weights,
+    select_weights,
+)
 from keras_l2reg._roles import KERNEL_ROLES, ROLES, as_markdown, role_of
 
 
@@ -302,3 +308,7 @@ def test_a_vision_transformer_is_covered_like_weight_decay_in_timm():
     expected = sum(0.5 * np.sum(keras.ops.convert_to_numpy(k) ** 2.0) for k in kernels)
     total = sum(float(loss) for loss in model.losses)
     np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_the_docstring_of_weight_names_every_role():
+    assert [role for role in ROLES if f'`"{role}"`' not in Weight.__doc__] == []

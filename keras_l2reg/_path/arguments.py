@@ -32,8 +32,9 @@ _UNSUPPORTED = {
     "initial_epoch": "each run starts at epoch 0; set its length with `epochs`",
 }
 
-# Arguments of `l2_path` that `fit` does not have, to suggest for misspelled ones.
-_PATH_ARGUMENTS = {
+# Arguments of `l2_path` that `fit` does not have, to suggest for misspelled ones; the
+# signature itself is in a module that imports this one.
+PATH_ARGUMENTS = {
     "l2",
     "warm",
     "repeats",
@@ -195,7 +196,7 @@ def check_fit_arguments(given: Mapping[str, Any]) -> None:
                 f"Received: {name}={given[name]!r}"
             )
     of_fit = {*inspect.signature(keras.Model.fit).parameters} - {"self", *_UNSUPPORTED}
-    known = of_fit | _PATH_ARGUMENTS
+    known = of_fit | PATH_ARGUMENTS
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)

@@ -1,5 +1,7 @@
 """Bad arguments of `l2_path` are refused before anything is changed."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from paths import (
     path_of,
 )
 
-from keras_l2reg import L2AllWeights, L2Grid, attach
+from keras_l2reg import L2AllWeights, L2Grid, attach, l2_path
+from keras_l2reg._path.arguments import PATH_ARGUMENTS
 
 
 def attached():
@@ -202,3 +205,9 @@ def test_an_error_leaves_the_seeds_as_they_were(arguments):
 def test_a_grid_that_cannot_be_is_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         L2Grid(**arguments)
+
+
+def test_misspelled_arguments_of_l2_path_are_known_by_its_signature():
+    parameters = [*inspect.signature(l2_path).parameters]
+    asked_of_fit_too = {"model", "x", "y", "validation_data", "epochs", "verbose"}
+    assert {*parameters} - asked_of_fit_too - {"fit_arguments"} == PATH_ARGUMENTS
