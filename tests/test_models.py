@@ -648,7 +648,7 @@ def test_unwrap_with_strip_restores_the_original_model():
     fit(wrapper)
     assert wrapper.unwrap(strip=True) is model
     assert model.get_config() == config and model.losses == []
-    with pytest.raises(ValueError, match="no longer"):
+    with pytest.raises(ValueError, match="`l2` has no effect"):
         wrapper.l2 = 0.1
 
 
