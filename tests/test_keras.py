@@ -511,7 +511,7 @@ def test_the_check_of_a_regularizer_agrees_with_what_a_variable_accepts(kind):
     try:
         variable.regularizer = chosen
     except ValueError:
-        with pytest.raises(ValueError, match="put it into the `__call__`"):
+        with pytest.raises(ValueError, match="move it into the `__call__`"):
             _keras.check_variables_accept(chosen)
     else:
         _keras.check_variables_accept(chosen)
