@@ -11,6 +11,7 @@
 >>> wrapped.l2 = 0.003  # applies to the next step, without retracing
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ from keras_l2reg._serialization import (
     penalized_names,
     rule_from_config,
     rule_to_config,
+    starts_of,
 )
 from keras_l2reg._stack import Attachment
 from keras_l2reg._strengths import strength_value
@@ -185,8 +187,9 @@ class L2AllWeights(LiveStrengthModel):
         for choice in choices:
             variable = choice.weight.variable
             if choice.towards_start and variable is not None:
-                start = self._strengths.add_start(variable)
-                starts.setdefault(id(variable), (variable, start))
+                if id(variable) not in starts:
+                    start = self._strengths.add_start(variable)
+                    starts[id(variable)] = variable, start
 
     def _attach_again(self) -> None:
         """Put the penalty on all weights that exist now."""
@@ -250,7 +253,25 @@ class L2AllWeights(LiveStrengthModel):
 
     # ------------------------------------------------------------ saving and loading
 
+    def save(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save the wrapper, with its penalty: `keras.Model.save`."""
+        # Before Keras opens the file, so that an earlier one is kept.
+        if str(filepath).endswith((".h5", ".hdf5")):
+            self._check_fits_h5()
+        super().save(filepath, *args, **kwargs)
+
+    def _check_fits_h5(self) -> None:
+        if starts_of(self._wrapper_state.attachment, find_weights(self)):
+            raise ValueError(
+                "Expected a wrapper without `towards_start`, as a legacy `.h5` file "
+                "can't contain the starting values. Received: the wrapper "
+                f"{self.name!r} with towards_start={self._wrapper_state.towards_start}; "
+                "save it as a `.keras` file"
+            )
+
     def get_config(self) -> dict[str, Any]:
+        if _keras.is_saving_h5():
+            self._check_fits_h5()
         state, weights = self._wrapper_state, find_weights(self)
         with temporary_regularizers(configs_without(state.attachment, weights)):
             model: Any = keras.saving.serialize_keras_object(self.wrapped_model)
@@ -260,12 +281,11 @@ class L2AllWeights(LiveStrengthModel):
         warn_about_lost_lora(
             self.wrapped_model, penalized_names(outcome or []), weights
         )
-        rule = {
-            **state.rule,
-            "existing": state.existing,
-            "towards_start": state.towards_start or None,
-            "regularizer": _parts_config(state.parts),
-        }
+        rule = {**state.rule, "existing": state.existing}
+        if state.towards_start:
+            rule["towards_start"] = state.towards_start
+        if state.parts is not None:
+            rule["regularizer"] = _parts_config(state.parts)
         return {
             "name": self.name,
             "model": model,
@@ -303,10 +323,8 @@ class L2AllWeights(LiveStrengthModel):
         return cls(model, **config, **rule, _saved=saved)
 
 
-def _parts_config(parts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _parts_config(parts: Mapping[str, Any]) -> dict[str, Any]:
     """The configs of regularizers by globs, which are part of the rule."""
-    if parts is None:
-        return None
     return {
         glob: None if part is None else keras.regularizers.serialize(part)
         for glob, part in parts.items()

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg._audit.facts import ModelFacts, l2_of, names_of
+from keras_l2reg._audit.facts import ModelFacts, l2_to_zero_of, names_of
 from keras_l2reg._roles import KERNEL_ROLES
 
 layers = keras.layers
@@ -72,7 +72,7 @@ def scale_invariant(facts: ModelFacts) -> tuple[str, ...]:
         w
         for w in facts.penalized
         if w.role in KERNEL_ROLES
-        and l2_of(w.regularizer)
+        and l2_to_zero_of(w.regularizer)
         # A weight of the model itself belongs to no layer of the graph.
         and w.layers
         and _is_normalized(w.layers[-1], consumers)

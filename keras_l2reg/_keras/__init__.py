@@ -10,7 +10,7 @@ is easy to find.
 `layers`      the layers of a model, their variables, and what reads their outputs
 `losses`      the separate terms of a model's loss
 `optimizers`  which optimizer updates a variable, and whether it decays it
-`saving`      loading with or without Keras' safe mode
+`saving`      Keras' safe mode of loading, and its legacy format
 `steps`       the compiled steps of `fit` and `evaluate`
 `traces`      whether a compiled step still matches the model
 `training`    the trainer: its members, its compile arguments, its running calls
@@ -51,7 +51,7 @@ from keras_l2reg._keras.optimizers import (
     optimizer_for,
     set_decay_rate,
 )
-from keras_l2reg._keras.saving import deserializing
+from keras_l2reg._keras.saving import deserializing, is_saving_h5
 from keras_l2reg._keras.steps import reset_compiled_steps, traced_functions
 from keras_l2reg._keras.traces import stale_steps
 from keras_l2reg._keras.training import (
@@ -82,6 +82,7 @@ __all__ = [
     "example_inputs",
     "fresh_data_loss",
     "is_built_throughout",
+    "is_saving_h5",
     "is_seed",
     "loss_gradients",
     "losses_kept",

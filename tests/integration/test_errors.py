@@ -453,7 +453,7 @@ ADVICE = {
     "l2_config": (
         lambda m: L2AllWeights(m, {"class_name": "L2", "config": {}}),
         dense_model,
-        "`regularizer=config`",
+        "`regularizer=`",
     ),
     "l2_variable": (
         lambda m: L2AllWeights(m, keras.Variable(0.1)),
