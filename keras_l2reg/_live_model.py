@@ -80,8 +80,8 @@ class LiveStrengthModel(SplitLossModel):
             state = self._wrapper_state
             raise ValueError(
                 f"Expected a wrapper with an {name.upper()} strength. Received: a "
-                f"wrapper with regularizer={state.parts or state.regularizer!r}; assign "
-                "to the variable of its strength, if it has one, or wrap with "
+                f"wrapper with regularizer={state.parts or state.regularizer!r}; "
+                "assign to the variable of its strength, if it has one, or wrap with "
                 f"`{name}=0.01`"
             )
         if name not in strengths:

@@ -190,8 +190,9 @@ def _numbers(weight: Weight) -> list[Any]:
 def _share_near_zero(w: Any) -> Any:
     if 0 in w.shape:
         return keras.ops.zeros(())
-    size = keras.ops.abs(in_float32(w))
-    return keras.ops.mean(keras.ops.cast(size <= 1e-4 * keras.ops.max(size), "float32"))
+    size: Any = keras.ops.abs(in_float32(w))
+    largest: Any = keras.ops.max(size)
+    return keras.ops.mean(keras.ops.cast(size <= 1e-4 * largest, "float32"))
 
 
 def _why_there_is_none(model: keras.Model) -> str:

@@ -186,10 +186,9 @@ class L2AllWeights(LiveStrengthModel):
         starts = self._wrapper_state.starts
         for choice in choices:
             variable = choice.weight.variable
-            if choice.towards_start and variable is not None:
-                if id(variable) not in starts:
-                    start = self._strengths.add_start(variable)
-                    starts[id(variable)] = variable, start
+            if variable is None or not choice.towards_start or id(variable) in starts:
+                continue
+            starts[id(variable)] = variable, self._strengths.add_start(variable)
 
     def _attach_again(self) -> None:
         """Put the penalty on all weights that exist now."""
@@ -261,11 +260,12 @@ class L2AllWeights(LiveStrengthModel):
         super().save(filepath, *args, **kwargs)
 
     def _check_fits_h5(self) -> None:
-        if starts_of(self._wrapper_state.attachment, find_weights(self)):
+        state = self._wrapper_state
+        if starts_of(state.attachment, find_weights(self)):
             raise ValueError(
                 "Expected a wrapper without `towards_start`, as a legacy `.h5` file "
                 "can't contain the starting values. Received: the wrapper "
-                f"{self.name!r} with towards_start={self._wrapper_state.towards_start}; "
+                f"{self.name!r} with towards_start={state.towards_start}; "
                 "save it as a `.keras` file"
             )
 
