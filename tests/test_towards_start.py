@@ -337,7 +337,8 @@ def test_the_inner_model_alone_is_saved_without_it_and_the_audit_says_so(tmp_pat
     assert finding.where == ("a/kernel", "b/kernel")
     loaded = reloaded(inner, tmp_path)
     found = [layer.kernel_regularizer for layer in loaded.layers]
-    assert type(found[0]) is keras.regularizers.L1 and found[1] is None
+    # The L1 was replaced, so it is not in effect either.
+    assert found[:2] == [None, None] and found[2] is not None
     assert keras.models.clone_model(inner).get_layer("b").kernel.regularizer is None
 
 
@@ -456,6 +457,18 @@ def test_within_another_model():
     assert outer.fit(ONES, y, verbose=0).history["loss"] == [pytest.approx(18.0)]
     wrapper.l2 = 0.25
     assert outer.fit(ONES, y, verbose=0).history["loss"] == [pytest.approx(9.0)]
+
+
+def test_a_penalty_attached_on_top_is_saved_without_the_replaced_one(tmp_path):
+    wrapper = L2AllWeights(
+        mlp(kernel_regularizer="l1"), 0.5, existing="replace", towards_start=True
+    )
+    with pytest.warns(UserWarning, match="does not include the penalty"):
+        attach(wrapper.wrapped_model, 0.25, existing="add")
+    assert penalty(wrapper) == pytest.approx(0.25 * 18)
+    again = moved(reloaded(wrapper, tmp_path), 1.0)
+    assert penalty(again) == pytest.approx(0.25 * 4 * 18 + 0.5 * 18)
+    assert penalty(again.unwrap(strip=True)) == pytest.approx(0.25 * 4 * 18)
 
 
 # --- Removed ---------------------------------------------------------------------
