@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_l2reg import _keras
+from keras_l2reg._path.folds import pick
 from keras_l2reg._path.runs import assign, read, state_of
 from keras_l2reg._validation import check_integer, check_number
 from keras_l2reg.models import L2AllWeights
@@ -158,13 +159,7 @@ def _sample(
         )
     total = len(keras.tree.flatten(x)[0])
     chosen = np.linspace(0, total - 1, min(size, total)).astype(int)
-
-    def pick(part: Any) -> Any:
-        if part is None:
-            return None
-        return keras.tree.map_structure(lambda leaf: np.asarray(leaf)[chosen], part)
-
-    return pick(x), pick(y), pick(sample_weight)
+    return pick(x, chosen), pick(y, chosen), pick(sample_weight, chosen)
 
 
 def _weights_of_classes(y: Any, class_weight: Mapping[int, float]) -> np.ndarray:
