@@ -33,10 +33,11 @@ if not _is_imported_by_dash_m():
     from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger
     from keras_l2reg.models import L2AllWeights
     from keras_l2reg.optimizers import set_weight_decay
-    from keras_l2reg.regularizers import L2, InFloat32, L2Loss, Scaled, Sum
+    from keras_l2reg.regularizers import L1L2, L2, InFloat32, L2Loss, Scaled, Sum
     from keras_l2reg.weights import Weight, find_weights
 
 __all__ = [
+    "L1L2",
     "L2",
     "Finding",
     "Findings",

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_l2reg._strengths import strength_value
-from keras_l2reg.regularizers import L2, InFloat32, L2Loss, Scaled, Sum
+from keras_l2reg.regularizers import L1L2, L2, InFloat32, L2Loss, Scaled, Sum
 
 
 def strength_text(regularizer: Any) -> str:
@@ -46,6 +46,8 @@ def convert_to_builtin(regularizer: Any) -> Any:
     """
     if type(regularizer) is L2:
         return keras.regularizers.L2(strength_value(regularizer.l2))
+    if type(regularizer) is L1L2:
+        return keras.regularizers.L1L2(**regularizer.get_config())
     if type(regularizer) is L2Loss:
         return keras.regularizers.L2(strength_value(regularizer.beta) / 2)
     if type(regularizer) is InFloat32:

@@ -22,7 +22,7 @@ from keras_l2reg._stack import Regularizer, stack_of
 from keras_l2reg._validation import as_number
 from keras_l2reg.regularizers import (
     L2,
-    L2Loss,
+    SUMMING,
     Scaled,
     Sum,
     get_regularizer,
@@ -173,8 +173,8 @@ def regularizer_for(regularizer: Regularizer) -> Callable[[Weight, float], Regul
 
 
 def _check_applies(regularizer: Regularizer, weight: Weight) -> None:
-    # L2 applies to every weight; others (OrthogonalRegularizer) need a certain rank.
-    if weight.variable is None or type(regularizer) in (L2, L2Loss):
+    # Others may need a certain rank, as OrthogonalRegularizer does.
+    if weight.variable is None or type(regularizer) in SUMMING:
         return
     try:
         penalty = regularizer(weight.variable)

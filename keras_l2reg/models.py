@@ -4,7 +4,8 @@
 ...     [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
 >>> wrapped = L2AllWeights(model, l2=0.01)
 >>> wrapped.compile("sgd", "mse")
->>> logs = wrapped.fit(ops.ones((8, 4)), ops.ones((8, 2)), verbose=0).history
+>>> x, y = keras.ops.ones((8, 4)), keras.ops.ones((8, 2))
+>>> logs = wrapped.fit(x, y, verbose=0).history
 >>> sorted(logs)
 ['data_loss', 'loss', 'penalty']
 >>> wrapped.l2 = 0.003  # applies to the next step, without retracing
@@ -14,12 +15,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_l2reg import _keras, _ledger
 from keras_l2reg._builtin import builtin_converter
-from keras_l2reg._live_strength import Strengths, check_representable, regularizer_from
-from keras_l2reg._loss_split import SplitLossModel, check_logged_names
+from keras_l2reg._live_model import LiveStrengthModel
+from keras_l2reg._live_strength import Strengths, regularizer_from
+from keras_l2reg._loss_split import check_logged_names
 from keras_l2reg._persistence import (
     temporary_regularizers,
     warn_about_builtin_limits,
@@ -43,19 +44,18 @@ from keras_l2reg._serialization import (
     rule_to_config,
 )
 from keras_l2reg._stack import Attachment
-from keras_l2reg._strengths import check_strength, strength_value
-from keras_l2reg._validation import check_number
+from keras_l2reg._strengths import strength_value
 from keras_l2reg._wrapper import check_inner_model
 from keras_l2reg._wrapper_state import WrapperState
-from keras_l2reg.regularizers import L2
 from keras_l2reg.weights import Weight, find_weights
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
-class L2AllWeights(SplitLossModel):
+class L2AllWeights(LiveStrengthModel):
     """Wrap a model to train it with an L2 penalty on every kernel.
 
-    `loss = data_loss + penalty`, `penalty = l2 * sum_k multiplier_k * sum(w_k**2)`
+    `loss = data_loss + penalty`,
+    `penalty = sum_k multiplier_k * (l2 * sum(w_k**2) + l1 * sum(|w_k|))`
 
     The model is shared, not copied: training the wrapper trains the model. The wrapper
     is used like the model: it has the public attributes and methods of the model, and
@@ -67,10 +67,12 @@ class L2AllWeights(SplitLossModel):
         l2: Finite float >= 0, on the scale of Keras; live, and saved with the weights.
             `beta * tf.nn.l2_loss` is `l2=beta / 2`. Leave it out if you pass a
             `regularizer`. Defaults to `0.01`.
-        regularizer: Instead of `l2`, any Keras regularizer, its name or config. An
-            `L2`, `L2Loss` or `keras.regularizers.L2` has a live `l2` as well. A
-            strength that is a `keras.Variable` is used as it is, and not trained.
-            Defaults to `None`.
+        l1: Finite float >= 0, on the scale of Keras; live, and saved, as `l2`. Use
+            `0.0` for one to set later. Defaults to `None`, no L1, which costs nothing.
+        regularizer: Instead of `l2` and `l1`, any Keras regularizer, its name or
+            config. An `L2`, `L2Loss`, `L1L2`, `keras.regularizers.L2` or `L1L2` has
+            live strengths as well. A strength that is a `keras.Variable` is used as it
+            is, and not trained. Defaults to `None`.
         biases, embeddings, layers, exclude, multipliers, existing: Which weights, as
             in `keras_l2reg.attach`.
         name: String, the wrapper's name. Defaults to `None`.
@@ -100,6 +102,7 @@ class L2AllWeights(SplitLossModel):
         model: keras.Model,
         l2: float = 0.01,
         *,
+        l1: float | None = None,
         regularizer: RegularizerLike | None = None,
         biases: bool = False,
         embeddings: bool = False,
@@ -121,7 +124,7 @@ class L2AllWeights(SplitLossModel):
             exclude=exclude,
             multipliers=multipliers,
         )
-        chosen = regularizer_from(l2, regularizer)
+        chosen = regularizer_from(l2, l1, regularizer)
         state = WrapperState(model, chosen, rule, existing, _saved)
         # Before `super().__init__`, so that an error changes nothing.
         weights = find_weights(model)
@@ -182,62 +185,6 @@ class L2AllWeights(SplitLossModel):
         self._attach_again()
         return result
 
-    # ------------------------------------------------------------ the live strength
-
-    @property
-    def l2(self) -> float:
-        """The strength of the penalty, on the scale of Keras; assign to change it."""
-        strength = self._require_strength()
-        self._sync_state()
-        return strength_value(strength)
-
-    @l2.setter
-    def l2(self, value: float) -> None:
-        strength = self._require_strength()
-        number = strength_value(check_strength(value, "l2"))
-        # The value of a variable was not checked yet.
-        number = check_representable(check_number(number, "l2"), strength.dtype)
-        self._sync_state()
-        strength.assign(number)
-        if _keras.backend.traces_constants:
-            self._reset_models_with_constant()
-
-    @property
-    def _strength(self) -> keras.Variable | None:
-        """The variable of a live strength, or `None`."""
-        regularizer = self._wrapper_state.regularizer
-        strength = regularizer.l2 if type(regularizer) is L2 else None
-        return strength if isinstance(strength, keras.Variable) else None
-
-    def _require_strength(self) -> keras.Variable:
-        """The variable of the strength; an error if it is missing or has no effect."""
-        strength = self._strength
-        if strength is None:
-            raise ValueError(
-                "Expected a wrapper with an L2 strength. Received: a wrapper with "
-                f"regularizer={self._wrapper_state.regularizer!r}; assign to the "
-                "variable of its strength, if it has one, or wrap with `l2=0.01`"
-            )
-        if not self._wrapper_state.attachment.reaches_a_weight():
-            raise ValueError(
-                "Expected a wrapper whose penalty is in effect. Received: one whose "
-                "penalty was removed or replaced, by `unwrap`, `detach`, `attach` or "
-                "another wrapper, so its `l2` has no effect. Use the "
-                "wrapper that replaced it, or wrap the model again: "
-                "`L2AllWeights(model, l2)`"
-            )
-        return strength
-
-    def _sync_state(self) -> None:
-        for model in (self, *self._wrapper_state.outer_models):
-            _keras.backend.sync_state(model)
-
-    def _reset_models_with_constant(self) -> None:
-        """Make models that do not track the strength compile its new value."""
-        state = self._wrapper_state
-        for model in state.attachment.models - {self, *state.outer_models}:
-            _keras.reset_compiled_steps(model)
-
     # ------------------------------------------------------------------- unwrapping
 
     def unwrap(self, strip: bool = False) -> keras.Model:
@@ -297,8 +244,8 @@ class L2AllWeights(SplitLossModel):
         }
 
     def _strength_config(self) -> dict[str, Any]:
-        if self._strength is not None:
-            return {"l2": strength_value(self._strength)}
+        if strengths := self._live_strengths():
+            return {name: strength_value(v) for name, v in strengths.items()}
         regularizer: Any = self._wrapper_state.regularizer
         return {"regularizer": keras.regularizers.serialize(regularizer)}
 
@@ -319,15 +266,6 @@ class L2AllWeights(SplitLossModel):
         config.pop("format", None)
         rule = rule_from_config(model, rule, custom_objects)
         return cls(model, **config, **rule, _saved=saved)
-
-    def save_own_variables(self, store: Any) -> None:
-        if self._strength is not None:
-            store["0"] = ops.convert_to_numpy(self._strength)
-
-    def load_own_variables(self, store: Any) -> None:
-        # The file of a bare model has no strength; then the current one stays.
-        if self._strength is not None and "0" in store.keys():  # noqa: SIM118
-            self._strength.assign(store["0"])
 
 
 # Legacy HDF5 files contain class names without their package.

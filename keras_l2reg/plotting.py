@@ -22,7 +22,7 @@ import numpy as np
 from keras_l2reg._figures import LEGEND, LEGEND_ABOVE, new_axes, save_picture
 from keras_l2reg._path.plot import plot_path
 from keras_l2reg._selection import select_weights
-from keras_l2reg._squares import sum_of_squares
+from keras_l2reg._sums import sum_of_squares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

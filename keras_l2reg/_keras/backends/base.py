@@ -63,6 +63,10 @@ class Backend:
         """
         return functools.reduce(ops.add, [ops.sum(ops.square(w)) for w in weights])
 
+    def sum_of_absolutes(self, weights: Sequence[Tensor]) -> Tensor:
+        """`sum_k sum(|w_k|)` of such tensors, as precise as `sum_of_squares`."""
+        return functools.reduce(ops.add, [ops.sum(ops.abs(w)) for w in weights])
+
     def gradients(
         self, loss: Callable[[], Tensor], variables: Sequence[keras.Variable]
     ) -> Sequence[Tensor]:
