@@ -8,7 +8,8 @@ from typing import Literal
 
 from keras_l2reg._path.arguments import check_monitor
 from keras_l2reg._path.points import Point, point_of
-from keras_l2reg._path.result import L2Path, cost
+from keras_l2reg._path.records import cost
+from keras_l2reg._path.result import L2Path
 from keras_l2reg._path.runs import OWN_KEYS, Arrays, Result, Run
 
 
@@ -16,7 +17,7 @@ def collect(
     results: Iterable[Result],
     monitor: str,
     mode: Literal["min", "max"],
-    points: list[Point],
+    lines: list[list[Point]],
     runs_per_point: int,
 ) -> tuple[L2Path, Arrays | None]:
     """Gather the runs, in any order.
@@ -24,7 +25,7 @@ def collect(
     Args:
         results: Yields each run and the weights it ended with.
         monitor, mode: as in `L2Path`.
-        points: All points.
+        lines: All points, those of each ratio from strong to weak.
         runs_per_point: Integer, the number of repeats, times that of folds.
 
     Returns:
@@ -52,7 +53,7 @@ def collect(
         # The runs may have taken hours.
         path = L2Path(_sorted(done), monitor, mode, interrupted=True)
         error.path = path  # pyright: ignore[reportAttributeAccessIssue]
-        for note in _error_notes(error, path, points, runs_per_point):
+        for note in _error_notes(error, path, lines, runs_per_point):
             error.add_note(note)
         raise
     path = L2Path(_sorted(done), monitor, mode, interrupted)
@@ -106,7 +107,7 @@ def _sorted(done: list[Run]) -> list[Run]:
 
 
 def _error_notes(
-    error: Exception, path: L2Path, points: list[Point], runs_per_point: int
+    error: Exception, path: L2Path, lines: list[list[Point]], runs_per_point: int
 ) -> Iterator[str]:
     """Notes on an error: what was finished, and how to continue."""
     if isinstance(error, BrokenExecutor):
@@ -115,17 +116,16 @@ def _error_notes(
             "executor accepts no more tasks: create a new one, with fewer workers."
         )
     if path.runs:
-        complete, missing = _complete(path, runs_per_point), {}
-        for point in points:
-            if point not in complete:
-                missing.setdefault(point.l1_ratio, []).append(point.strength)
-        todo = [
-            f"l2={strengths}" + ("" if ratio is None else f", l1_ratio={ratio}")
-            for ratio, strengths in missing.items()
-        ]
+        complete, todo = _complete(path, runs_per_point), []
+        for line in lines:
+            ratio = line[0].l1_ratio
+            if missing := [p.strength for p in line if p not in complete]:
+                tail = "" if ratio is None else f", l1_ratio={ratio}"
+                todo.append(f"l2={missing}{tail}")
+        total = sum(map(len, lines)) * runs_per_point
         yield (
-            f"{len(path.runs)} of {len(points) * runs_per_point} runs are finished: "
-            f"they are in this error's `path`. To do the others: {'; '.join(todo)}"
+            f"{len(path.runs)} of {total} runs are finished: they are in this error's "
+            f"`path`. To do the others: {'; '.join(todo)}"
         )
 
 

@@ -2,7 +2,7 @@
 
 >>> x = np.zeros((6, 1))
 >>> [valid.tolist() for train, valid in folds_from(3, x, None, seed=0)]
-[[3, 4], [1, 2], [0, 5]]
+[[3, 4], [0, 2], [1, 5]]
 >>> folds_from([([0, 1, 2], [3, 4, 5])], x, None)
 [(array([0, 1, 2]), array([3, 4, 5]))]
 """
@@ -135,9 +135,8 @@ def _shuffled_folds(
     if labels is not None:
         # Like cards that are sorted by class, and dealt out one by one.
         classes, codes = np.unique(labels, return_inverse=True)
-        order = order[
-            np.argsort(rng.permutation(len(classes))[codes[order]], kind="stable")
-        ]
+        rank = rng.permutation(len(classes))[codes]
+        order = order[np.argsort(rank[order], kind="stable")]
     fold_of = np.empty(count, int)
     fold_of[order] = np.arange(count) % number
     parts = [fold_of == fold for fold in range(number)]

@@ -184,7 +184,7 @@ def l2_path(
             results = _results(wrapped, setup, lines, executor, bool(verbose))
             with contextlib.closing(results):
                 per_point = len(data.fold_numbers) * repeats
-                path, best = collect(results, monitor, mode, sum(lines, []), per_point)
+                path, best = collect(results, monitor, mode, lines, per_point)
             if folds is not None and restore_best_weights and not path.interrupted:
                 path, best = refit(wrapped, setup, lines, path, bool(verbose))
         if best is not None and restore_best_weights:

@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
     @property
     def order(self) -> tuple[float, float]:
-        """A key to sort by: the ratios one after the other, each from strong to weak."""
+        """A key to sort by: one ratio after the other, each from strong to weak."""
         return self.l1_ratio or 0.0, -self.strength
 
     def keys(self) -> dict[str, float]:

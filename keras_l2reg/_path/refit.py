@@ -38,14 +38,14 @@ def refit(
     """
     if path.best is None:
         return path, None
-    best, run = point_of(path.best), {}
+    best, loss = point_of(path.best), math.nan
     (line,) = (line for line in lines if best in line)
     line = line[: line.index(best) + 1] if setup.warm else [best]
     total = setup.epochs * len(line)
     try:
         with progress_bar("l2_path, epochs on all data", total, is_shown) as advance:
             for run, _ in runs(model, setup, line, [None], [0], advance):
-                pass
+                loss = run["loss"]
     except KeyboardInterrupt:
         return dataclasses.replace(path, interrupted=True), None
     except Exception as error:
@@ -55,7 +55,7 @@ def refit(
             f"error's `path`. Only the fit to all data at the best, {best}, is missing."
         )
         raise
-    if not math.isfinite(run["loss"]):
+    if not math.isfinite(loss):
         warnings.warn(
             f"The fit to all data at the best, {best}, diverged, so the model is left "
             "as it was: try a smaller learning rate.",

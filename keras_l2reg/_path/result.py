@@ -17,23 +17,18 @@ import functools
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from keras_l2reg._io import write_atomically
 from keras_l2reg._path.plot import plot_path
 from keras_l2reg._path.points import Point, point_of
+from keras_l2reg._path.records import Record, cost, ratio_of, record_of
 from keras_l2reg._path.runs import OWN_KEYS, Run
 from keras_l2reg._tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
-
-Record = dict[str, Any]
-
-_LOSSES = ("loss", "data_loss", "val_loss", "val_data_loss")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -86,7 +81,7 @@ class L2Path:
         for run in self.runs:
             runs.setdefault(point_of(run), []).append(run)
         points = sorted(runs, key=lambda point: point.order)
-        return [_record(point, runs[point], self._metrics) for point in points]
+        return [record_of(point, runs[point], self._metrics) for point in points]
 
     @functools.cached_property
     def _metrics(self) -> list[str]:
@@ -123,7 +118,7 @@ class L2Path:
         if best is None or math.isnan(self._error(best)):
             return None
         limit = self._cost(best) + self._error(best)
-        line = [r for r in self._compared if _ratio(r) == _ratio(best)]
+        line = [r for r in self._compared if ratio_of(r) == ratio_of(best)]
         return next(r for r in line if self._cost(r) <= limit)
 
     @functools.cached_property
@@ -222,7 +217,7 @@ class L2Path:
             yield from self._notes_on_best(self.best)
 
     def _notes_on_best(self, best: Record) -> Iterator[str]:
-        line = [r for r in self.records if _ratio(r) == _ratio(best)]
+        line = [r for r in self.records if ratio_of(r) == ratio_of(best)]
         weakest = line[-1]
         is_weakest, weakest_strength = best is weakest, point_of(weakest).strength
         if best is line[0]:
@@ -240,54 +235,9 @@ class L2Path:
         marks = [("best", self.best), ("one standard error", self.one_standard_error)]
         remarks = [name for name, marked in marks if record is marked]
         if record["diverged"]:
-            remarks.append(
-                f"{record['diverged']} of {self._counts[point_of(record)]} diverged"
-            )
+            count = self._counts[point_of(record)]
+            remarks.append(f"{record['diverged']} of {count} diverged")
         return ", ".join(remarks)
-
-
-def cost(metrics: Mapping[str, float], monitor: str, mode: str) -> float:
-    """The monitored metric with the sign that makes lower better; NaN if missing.
-
-    >>> cost({"val_accuracy": 0.75}, "val_accuracy", "max")
-    -0.75
-    """
-    value = metrics.get(monitor, math.nan)
-    return value if mode == "min" else -value
-
-
-def _ratio(record: Record) -> float | None:
-    return point_of(record).l1_ratio
-
-
-def _record(point: Point, runs: list[Run], metrics: list[str]) -> Record:
-    diverged = [
-        run
-        for run in runs
-        if not all(math.isfinite(run[name]) for name in _LOSSES if name in run)
-    ]
-    # Without folds, each run is one by itself.
-    folds: dict[Any, list[Run]] = {}
-    for index, run in enumerate(runs):
-        folds.setdefault(run.get("fold", ("run", index)), []).append(run)
-    is_folded = "fold" in runs[0]
-    record: Record = point.keys() | ({"folds": len(folds)} if is_folded else {})
-    record["repeats"] = len({run["repeat"] for run in runs})
-    record["diverged"] = len(diverged)
-    for name in metrics:
-        # An infinite metric has no standard error.
-        with np.errstate(invalid="ignore"):
-            values = [
-                np.mean([run.get(name, math.nan) for run in fold], dtype="float64")
-                for fold in folds.values()
-            ]
-            record[name] = float(np.mean(values))
-            record[f"{name}_se"] = (
-                float(np.std(values, ddof=1) / math.sqrt(len(values)))
-                if len(values) > 1
-                else math.nan
-            )
-    return record
 
 
 def _differs(strength: float, logged: float) -> bool:
