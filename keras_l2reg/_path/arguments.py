@@ -39,6 +39,7 @@ _UNSUPPORTED = {
 PATH_ARGUMENTS = {
     "l2",
     "cv",
+    "l1_ratio",
     "warm",
     "repeats",
     "new_starts",
@@ -50,8 +51,8 @@ PATH_ARGUMENTS = {
 }
 
 
-def check_model(model: Any) -> None:
-    """Raise an error unless `model` is a compiled model whose strength can be set."""
+def check_model(model: Any, varies_l1: bool) -> None:
+    """Raise an error unless `model` is a compiled model whose strengths can be set."""
     check_is_model(model)
     if not model.compiled or model.optimizer is None:
         raise ValueError(
@@ -59,7 +60,9 @@ def check_model(model: Any) -> None:
             f"Received: model={model.name!r}"
         )
     if isinstance(model, L2AllWeights):
-        model._require_strength()
+        model._require_strength("l2")
+        if varies_l1:
+            model._require_strength("l1")
     elif is_attached(model):
         raise ValueError(
             "Expected an `L2AllWeights`, or a model with nothing attached. Received: "
@@ -184,6 +187,23 @@ def _strengths_hint(l2: Any) -> str:
     if l2 is None:
         return "; leave out `l2` for a grid from the data"
     return "" if number is None else f"; for one strength, write l2=[{number:g}]"
+
+
+def checked_ratios(l1_ratio: Any) -> list[float] | list[None]:
+    """The distinct ratios in rising order; `[None]` if all are 0.
+
+    >>> checked_ratios([0.5, 0, 0.5]), checked_ratios(0.0)
+    ([0.0, 0.5], [None])
+    """
+    given = [*l1_ratio] if is_iterable(l1_ratio) else [l1_ratio]
+    expected = "a float in [0, 1], or a list of these"
+    ratios = sorted({check_number(ratio, "l1_ratio", expected) for ratio in given})
+    if not ratios or ratios[-1] > 1:
+        raise ValueError(
+            f"Invalid value for argument `l1_ratio`. Expected {expected}, the shares "
+            f"of L1 in a strength. Received: l1_ratio={l1_ratio!r}"
+        )
+    return ratios if ratios[-1] > 0 else [None]
 
 
 # -------------------------------------------------------------- the other arguments

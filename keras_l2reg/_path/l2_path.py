@@ -17,7 +17,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, Literal
 
@@ -55,6 +55,7 @@ def l2_path(
     validation_data: Any = None,
     *,
     cv: int | Splitter | Iterable[tuple[Any, Any]] | None = None,
+    l1_ratio: float | Iterable[float] = 0.0,
     epochs: int = 10,
     warm: bool = False,
     repeats: int = 1,
@@ -71,7 +72,8 @@ def l2_path(
 
     `minimize data_loss(w) + l2 * sum_k multiplier_k * sum(w_k**2)` for each `l2`
 
-    The training step is compiled once for all strengths.
+    The training step is compiled once for all strengths. They are compared on
+    validation data, or by cross-validation; and optionally mixed with L1.
 
     A run that diverges is recorded with NaN for each metric, and the path continues. An
     interrupted path (Ctrl-C) returns the finished runs, with `interrupted` set; an
@@ -85,7 +87,7 @@ def l2_path(
             only once.
         l2: Iterable of finite floats >= 0, the strengths to fit at; or an `L2Grid`,
             which derives them from the data. Defaults to `L2Grid()`, 12 strengths and
-            0.
+            0. With `l1_ratio`, the strengths `s`.
         validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset, as for `fit`.
             Either this or `cv` is required. Defaults to `None`.
         cv: Instead of `validation_data`, the folds of a cross-validation of arrays, or
@@ -95,10 +97,14 @@ def l2_path(
             splitter, or an iterable of `(train, valid)`, indices or masks. The sample
             weights of a fold weight its validation, too; `class_weight` does not, as in
             `fit`. Defaults to `None`.
+        l1_ratio: Float in [0, 1], the share of L1 in a strength, or an iterable of
+            these: each strength `s` is fitted at each ratio `r`, with `l1 = s * r` and
+            `l2 = s * (1 - r)`. A wrapper needs a live `l1`. Gradient steps make small
+            weights smaller, but not exactly 0. Defaults to `0.0`: only `l2` is varied.
         epochs: Integer >= 1, epochs of each run. Defaults to `10`.
         warm: Boolean. `False` starts each run from the model's initial weights;
             `True` from those that the run at the next stronger strength ended with,
-            as in glmnet. The optimizer always starts from its initial state. Defaults
+            as in glmnet (of the same fold and ratio). The optimizer always starts from its initial state. Defaults
             to `False`.
         repeats: Integer >= 1, runs at each strength, of each fold. Defaults to `1`.
         new_starts: Boolean, whether repeat `r` starts from newly drawn weights (by
@@ -148,7 +154,9 @@ def l2_path(
           Models via Coordinate Descent](https://doi.org/10.18637/jss.v033.i01),
           Journal of Statistical Software 33(1), 2010.
     """
-    arguments.check_model(model)
+    ratios = arguments.checked_ratios(l1_ratio)
+    varies_l1 = ratios != [None]
+    arguments.check_model(model, varies_l1)
     arguments.check_fit_arguments(fit_arguments)
     sample_weight = fit_arguments.pop("sample_weight", None)
     arguments.check_data(x, y, sample_weight, validation_data, cv)
@@ -159,7 +167,8 @@ def l2_path(
     folds = None if cv is None else folds_from(cv, x, y, seed)
     data = Data(x, y, sample_weight, validation_data, folds)
     is_wrapper = isinstance(model, L2AllWeights)
-    wrapped = model if is_wrapper else L2AllWeights(model, existing="replace")
+    l1 = 0.0 if varies_l1 else None
+    wrapped = model if is_wrapper else L2AllWeights(model, l1=l1, existing="replace")
     is_tuned = False
     try:
         first = data.of_fold(data.fold_numbers[0])
@@ -167,10 +176,8 @@ def l2_path(
         with _state_restored(wrapped):
             if not fit_arguments.get("callbacks"):
                 arguments.check_monitor(monitor, names)
-            if isinstance(l2, L2Grid):
-                weights = sample_weight, fit_arguments.get("class_weight")
-                l2 = grid_from_data(wrapped, x, y, *weights, grid=l2)
-            lines = [[Point(strength) for strength in l2]]
+            class_weight = fit_arguments.get("class_weight")
+            lines = [_line(wrapped, data, class_weight, l2, ratio) for ratio in ratios]
             setup = Setup(
                 data=data,
                 epochs=epochs,
@@ -196,6 +203,20 @@ def l2_path(
     if path.best is None:
         warnings.warn(why_none_is_best(path), stacklevel=2)
     return path
+
+
+def _line(
+    model: L2AllWeights,
+    data: Data,
+    class_weight: Mapping[int, float] | None,
+    l2: L2Grid | list[float],
+    ratio: float | None,
+) -> list[Point]:
+    """The points at one ratio, from strong to weak."""
+    if isinstance(l2, L2Grid):
+        samples = data.x, data.y, data.sample_weight
+        l2 = grid_from_data(model, *samples, class_weight, l2, ratio)
+    return [Point(strength, ratio) for strength in l2]
 
 
 @contextlib.contextmanager

@@ -152,6 +152,8 @@ def runs(
 def set_point(model: L2AllWeights, point: Point) -> None:
     """Set the live strengths of a wrapper; `l1` only on a path that varies it."""
     model.l2 = point.l2
+    if point.l1_ratio is not None:
+        model.l1 = point.l1
 
 
 def _fit(
