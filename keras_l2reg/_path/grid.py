@@ -105,8 +105,8 @@ def grid_from_data(
         raise ValueError(
             "Expected nonzero, finite gradients at the initial weights, to derive a "
             f"grid of strengths from. Received: gradients of norm {of_data:.3g} "
-            f"(data) and {of_penalty:.3g} (penalty, at strength 1); choose the strengths "
-            "yourself, for example l2=[0.1, 0.01, 0.001, 0.0]"
+            f"(data) and {of_penalty:.3g} (penalty, at strength 1); choose the "
+            "strengths yourself, for example l2=[0.1, 0.01, 0.001, 0.0]"
         )
     return grid.below(top)
 

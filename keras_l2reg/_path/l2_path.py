@@ -104,8 +104,8 @@ def l2_path(
         epochs: Integer >= 1, epochs of each run. Defaults to `10`.
         warm: Boolean. `False` starts each run from the model's initial weights;
             `True` from those that the run at the next stronger strength ended with,
-            as in glmnet (of the same fold and ratio). The optimizer always starts from its initial state. Defaults
-            to `False`.
+            as in glmnet, for the same fold and ratio. The optimizer always starts from
+            its initial state. Defaults to `False`.
         repeats: Integer >= 1, runs at each strength, of each fold. Defaults to `1`.
         new_starts: Boolean, whether repeat `r` starts from newly drawn weights (by
             `clone_model`, with `seed + r`) instead of the model's initial weights.
