@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from keras_l2reg._figures import LEGEND_ABOVE, new_figure
 from keras_l2reg._path.points import Point, point_of
-from keras_l2reg._path.records import Record, ratio_of
+from keras_l2reg._path.records import Record, is_mixed, ratio_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,6 +73,8 @@ def plot_path(
             entries.setdefault(label, handle)
     is_narrow = figure.bbox.width < 6 * figure.dpi
     style = {**LEGEND_ABOVE, "ncols": 1 if is_narrow else 2}
+    if is_mixed(path.records):
+        style |= {"title": _averaged(path), "title_fontsize": "small"}
     axes[0].legend([*entries.values()], [*entries], **style)
     figure.align_ylabels()
     return figure
@@ -162,7 +164,9 @@ def _mark_strengths(path: "L2Path", ax: "Axes") -> None:
         if record := getattr(path, name):
             names.setdefault(point_of(record), []).append(name.replace("_", " "))
     for point, style in zip(names, ("--", ":"), strict=False):
-        label = f"{', '.join(names[point])}: {str(point).replace('=', ' = ')}"
+        separator = " " if point.l1_ratio is None else "\n"
+        what = str(point).replace("=", " = ")
+        label = f"{', '.join(names[point])}:{separator}{what}"
         ax.axvline(
             point.strength, color="tab:blue", linestyle=style, zorder=1, label=label
         )
@@ -185,9 +189,8 @@ def _scale_strengths(path: "L2Path", ax: "Axes") -> None:
     between = [n * 10.0**k for k in range(first - 1, last + 1) for n in range(2, 10)]
     between = [l2 for l2 in between if low < l2 < high]
     ax.set_xticks(between, [""] * len(between), minor=True)
-    is_mixed = any("l1_ratio" in r for r in path.records)
     ax.set_xlabel(
-        "strength l1 + l2 (units of the loss per weight, and per squared weight)"
-        if is_mixed
+        "strength l1 + l2\n(units of the loss per |weight| and weight²)"
+        if is_mixed(path.records)
         else "strength l2 (units of the loss per squared weight)"
     )

@@ -24,6 +24,11 @@ def cost(metrics: Mapping[str, float], monitor: str, mode: str) -> float:
     return value if mode == "min" else -value
 
 
+def is_mixed(records: list[Record]) -> bool:
+    """Whether they are of a path with `l1_ratio`."""
+    return any("l1_ratio" in record for record in records)
+
+
 def ratio_of(record: Record) -> float | None:
     return point_of(record).l1_ratio
 

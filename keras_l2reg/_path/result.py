@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from keras_l2reg._io import write_atomically
 from keras_l2reg._path.plot import plot_path
 from keras_l2reg._path.points import Point, point_of
-from keras_l2reg._path.records import Record, cost, ratio_of, record_of
+from keras_l2reg._path.records import Record, cost, is_mixed, ratio_of, record_of
 from keras_l2reg._path.runs import OWN_KEYS, Run
 from keras_l2reg._tables import Table
 
@@ -177,8 +177,7 @@ class L2Path:
 
     def _table(self) -> Table:
         shown = self._shown()
-        is_mixed = any("l1_ratio" in record for record in self.records)
-        keys = ["strength", "l1_ratio"] if is_mixed else ["l2"]
+        keys = ["strength", "l1_ratio"] if is_mixed(self.records) else ["l2"]
         return Table(
             columns=[*keys, *shown, ""],
             rows=[
