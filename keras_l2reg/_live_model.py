@@ -16,10 +16,12 @@ from keras import ops
 from keras_l2reg import _keras
 from keras_l2reg._live_strength import check_representable
 from keras_l2reg._loss_split import SplitLossModel
+from keras_l2reg._serialization import starts_of
 from keras_l2reg._strengths import check_strength, strength_value
 from keras_l2reg._validation import check_number
 from keras_l2reg._wrapper_state import WrapperState
 from keras_l2reg.regularizers import L1L2, L2
+from keras_l2reg.weights import find_weights
 
 # The names of the strengths, by the class of the regularizer that reads them.
 _NAMES = {L2: ("l2",), L1L2: ("l2", "l1")}
@@ -56,14 +58,18 @@ class LiveStrengthModel(SplitLossModel):
         return strength_value(strength)
 
     def _assign_strength(self, name: str, value: float) -> None:
+        number = self._checked_strength(name, value)
+        self._sync_state()
+        self._require_strength(name).assign(number)
+        if _keras.backend.traces_constants:
+            self._reset_models_with_constant()
+
+    def _checked_strength(self, name: str, value: Any) -> float:
+        """A value for a strength as a float; an error if it can't be assigned."""
         strength = self._require_strength(name)
         number = strength_value(check_strength(value, name))
         # The value of a variable was not checked yet.
-        number = check_representable(check_number(number, name), name, strength.dtype)
-        self._sync_state()
-        strength.assign(number)
-        if _keras.backend.traces_constants:
-            self._reset_models_with_constant()
+        return check_representable(check_number(number, name), name, strength.dtype)
 
     def _live_strengths(self) -> dict[str, keras.Variable]:
         """The variables of the live strengths by name; empty if there are none."""
@@ -109,11 +115,17 @@ class LiveStrengthModel(SplitLossModel):
             _keras.reset_compiled_steps(model)
 
     def save_own_variables(self, store: Any) -> None:
-        for name, strength in self._live_strengths().items():
-            store[_KEYS[name]] = ops.convert_to_numpy(strength)
+        for key, variable in self._own_state().items():
+            store[key] = ops.convert_to_numpy(variable)
 
     def load_own_variables(self, store: Any) -> None:
-        # The file of a bare model has no strength; then the current one stays.
-        for name, strength in self._live_strengths().items():
-            if _KEYS[name] in store.keys():  # noqa: SIM118
-                strength.assign(store[_KEYS[name]])
+        # The file of a bare model has none of these; then the current ones stay.
+        for key, variable in self._own_state().items():
+            if key in store.keys():  # noqa: SIM118
+                variable.assign(store[key])
+
+    def _own_state(self) -> dict[str, keras.Variable]:
+        """The variables of the penalty by their names in a file."""
+        strengths = {_KEYS[name]: v for name, v in self._live_strengths().items()}
+        starts = starts_of(self._wrapper_state.attachment, find_weights(self))
+        return strengths | {f"start_{n}": start for n, start in starts.items()}

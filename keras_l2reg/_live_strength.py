@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_l2reg._builtin import convert_to_builtin
 from keras_l2reg._plan import RegularizerLike, as_regularizer
@@ -25,7 +26,7 @@ class Strengths(keras.layers.Layer):
     """Holds the variables that regularizers read, which are not trained.
 
     A layer, since Keras would count variables of the wrapper itself as weights of the
-    model. The wrapper saves the strength.
+    model. The wrapper saves the values.
     """
 
     def __init__(self):
@@ -57,6 +58,18 @@ class Strengths(keras.layers.Layer):
             shape=(),
             dtype="float32",
             initializer=keras.initializers.Constant(value),
+            trainable=False,
+            autocast=False,
+        )
+
+    def add_start(self, variable: keras.Variable) -> keras.Variable:
+        """A variable with the current value of a weight, for a penalty towards it."""
+        value = ops.convert_to_numpy(variable)
+        return self.add_weight(
+            name="start",
+            shape=variable.shape,
+            dtype=variable.dtype,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(value, dtype),
             trainable=False,
             autocast=False,
         )

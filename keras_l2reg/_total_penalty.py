@@ -15,6 +15,7 @@ from keras import ops
 
 from keras_l2reg._strengths import times
 from keras_l2reg._sums import in_float32
+from keras_l2reg._towards_start import TowardsStart
 from keras_l2reg.regularizers import SUMMING, Scaled
 
 
@@ -39,10 +40,13 @@ def total_penalty(variables: Iterable[keras.Variable]) -> Any:
     """
     groups = {}
     for variable in variables:
-        key = id(variable.regularizer), variable.dtype
-        groups.setdefault(key, []).append(variable)
-    totals = [_penalty(group[0].regularizer, group) for group in groups.values()]
-    return functools.reduce(ops.add, totals)
+        regularizer, weight = variable.regularizer, variable
+        if type(regularizer) is TowardsStart:
+            weight = regularizer.distance(variable)
+            regularizer = regularizer.regularizer
+        key = id(regularizer), keras.backend.standardize_dtype(weight.dtype)
+        groups.setdefault(key, (regularizer, []))[1].append(weight)
+    return functools.reduce(ops.add, [_penalty(*group) for group in groups.values()])
 
 
 def _penalty(regularizer: Any, weights: Sequence[Any]) -> Any:

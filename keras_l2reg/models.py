@@ -45,6 +45,7 @@ from keras_l2reg._serialization import (
 )
 from keras_l2reg._stack import Attachment
 from keras_l2reg._strengths import strength_value
+from keras_l2reg._validation import check_towards_start
 from keras_l2reg._wrapper import check_inner_model
 from keras_l2reg._wrapper_state import WrapperState
 from keras_l2reg.weights import Weight, find_weights
@@ -72,9 +73,14 @@ class L2AllWeights(LiveStrengthModel):
         regularizer: Instead of `l2` and `l1`, any Keras regularizer, its name or
             config. An `L2`, `L2Loss`, `L1L2`, `keras.regularizers.L2` or `L1L2` has
             live strengths as well. A strength that is a `keras.Variable` is used as it
-            is, and not trained. Defaults to `None`.
+            is, and not trained. Or a dict from globs over weight names, as in
+            `keras_l2reg.attach`. Defaults to `None`.
         biases, embeddings, layers, exclude, multipliers, existing: Which weights, as
             in `keras_l2reg.attach`.
+        towards_start: A glob over weight names, a layer class, a list of these, or
+            `True` for all: the penalty of these weights is on `w - w0`, the distance
+            from their values when wrapped, such as pretrained ones. `w0` is saved with
+            the wrapper. Defaults to `False`, none.
         name: String, the wrapper's name. Defaults to `None`.
 
     Raises:
@@ -93,6 +99,9 @@ class L2AllWeights(LiveStrengthModel):
         - Krogh & Hertz, [A Simple Weight Decay Can Improve Generalization](
           https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html),
           NIPS 1991.
+        - Li, Grandvalet & Davoine, [Explicit Inductive Bias for Transfer Learning with
+          Convolutional Networks](https://proceedings.mlr.press/v80/li18a.html),
+          ICML 2018 (`towards_start`).
     """
 
     _is_keras_l2reg_wrapper = True
@@ -110,6 +119,7 @@ class L2AllWeights(LiveStrengthModel):
         exclude: Patterns | None = None,
         multipliers: dict[str, float] | None = None,
         existing: Existing | None = None,
+        towards_start: Patterns | bool = False,
         name: str | None = None,
         _saved: Saved | None = None,
     ):
@@ -125,7 +135,15 @@ class L2AllWeights(LiveStrengthModel):
             multipliers=multipliers,
         )
         chosen = regularizer_from(l2, l1, regularizer)
-        state = WrapperState(model, chosen, rule, existing, _saved)
+        towards = check_towards_start(towards_start, model)
+        state = WrapperState(model, chosen, rule, existing, towards, _saved)
+        if towards and _saved is None and not state.is_complete:
+            raise ValueError(
+                "Expected a built model: with `towards_start`, weights are penalized "
+                "by their distance from their current values. Received: "
+                f"model={model.name!r}, which has layers that are not built; call it "
+                "on a batch of data, or load its weights, first"
+            )
         # Before `super().__init__`, so that an error changes nothing.
         weights = find_weights(model)
         plan = state.plan() if weights or model.built else None
@@ -151,14 +169,24 @@ class L2AllWeights(LiveStrengthModel):
         if plan is None and state.saved is not None:
             choices = state.saved.choices(weights, state.is_complete)
         warn_if_kept(kept, state.existing)
+        if state.is_starting:
+            self._remember_starts(choices)
         for holder in (model, self, *state.outer_models):
             _ledger.record_model(holder, weights)
         attachment = Attachment(model, by_wrapper=True)
-        of_weight = regularizer_for(state.regularizer)
-        _ledger.push(attachment, choices, weights, of_weight, [state.attachment])
+        of_choice = regularizer_for(state.regularizer, state.start_of)
+        _ledger.push(attachment, choices, weights, of_choice, [state.attachment])
         state.attachment = attachment
         if state.is_complete:
-            state.saved = None
+            state.saved, state.is_starting = None, False
+
+    def _remember_starts(self, choices: list[_ledger.Choice]) -> None:
+        starts = self._wrapper_state.starts
+        for choice in choices:
+            variable = choice.weight.variable
+            if choice.towards_start and variable is not None:
+                start = self._strengths.add_start(variable)
+                starts.setdefault(id(variable), (variable, start))
 
     def _attach_again(self) -> None:
         """Put the penalty on all weights that exist now."""
@@ -232,7 +260,12 @@ class L2AllWeights(LiveStrengthModel):
         warn_about_lost_lora(
             self.wrapped_model, penalized_names(outcome or []), weights
         )
-        rule = {**state.rule, "existing": state.existing}
+        rule = {
+            **state.rule,
+            "existing": state.existing,
+            "towards_start": state.towards_start or None,
+            "regularizer": _parts_config(state.parts),
+        }
         return {
             "name": self.name,
             "model": model,
@@ -247,6 +280,8 @@ class L2AllWeights(LiveStrengthModel):
         if strengths := self._live_strengths():
             return {name: strength_value(v) for name, v in strengths.items()}
         regularizer: Any = self._wrapper_state.regularizer
+        if self._wrapper_state.parts is not None:
+            return {}
         return {"regularizer": keras.regularizers.serialize(regularizer)}
 
     @classmethod
@@ -266,6 +301,16 @@ class L2AllWeights(LiveStrengthModel):
         config.pop("format", None)
         rule = rule_from_config(model, rule, custom_objects)
         return cls(model, **config, **rule, _saved=saved)
+
+
+def _parts_config(parts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The configs of regularizers by globs, which are part of the rule."""
+    if parts is None:
+        return None
+    return {
+        glob: None if part is None else keras.regularizers.serialize(part)
+        for glob, part in parts.items()
+    }
 
 
 # Legacy HDF5 files contain class names without their package.
