@@ -37,9 +37,10 @@ def wrapper(**arguments):
 
 
 def test_the_scores_of_the_folds_are_those_of_elastic_net_cv():
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(5)
     x = rng.normal(size=(60, 4)).astype("float32")
-    y = (x[:, :1] - 0.5 * x[:, 1:2] + 1.5 * rng.normal(size=(60, 1))).astype("float32")
+    y = x[:, :1] - 0.5 * x[:, 1:2] + 2 * rng.normal(size=(60, 1))
+    y = y.astype("float32")
     folds = KFold(5, shuffle=True, random_state=0)
     alphas, ratios = [0.4, 0.1, 0.03], [0.3, 1.0]
     net = ElasticNetCV(
@@ -73,16 +74,14 @@ def test_the_scores_of_the_folds_are_those_of_elastic_net_cv():
             assert record["l1"] == pytest.approx(2 * alpha * ratio)
             assert record["l2"] == pytest.approx(alpha * (1 - ratio))
             errors[alpha, ratio] = record["val_data_loss"]
-    assert min(errors, key=errors.get) == (net.alpha_, net.l1_ratio_)
+    assert min(errors, key=errors.get) == (net.alpha_, net.l1_ratio_) == (0.1, 1.0)
 
 
 def test_each_run_equals_that_of_a_new_model_with_keras_l1l2():
     model = network()
     start = model.get_weights()
-    path = path_of(compiled(model), [0.3, 0.03], l1_ratio=RATIOS, seed=3)
-    assert [(r["l1_ratio"], r["strength"]) for r in path.records] == [
-        (ratio, strength) for ratio in RATIOS for strength in (0.3, 0.03)
-    ]
+    path = path_of(compiled(model), [0.3], l1_ratio=RATIOS, seed=3)
+    assert [record["l1_ratio"] for record in path.records] == RATIOS
     for record in path.records:
         l1 = record["strength"] * record["l1_ratio"]
         l2 = record["strength"] * (1 - record["l1_ratio"])
@@ -158,7 +157,7 @@ def test_the_paths_of_warm_starts_begin_anew_at_each_ratio():
     assert together.runs == [*alone[0], *alone[1]]
 
 
-@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("warm", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_workers_give_the_same_mixes_as_this_process(warm):
     from concurrent.futures import ThreadPoolExecutor
 
