@@ -37,8 +37,8 @@ from keras_l2reg.plotting import save_picture
 
 SOURCE, TARGET = "KLMNOPQRSTUVWXYZ", "ABCDEFGHIJ"
 STRENGTHS = [1.0, 0.3, 0.1, 0.03, 0.01, 0.003]
-NONE, TO_ZERO, TO_START = "no penalty", "towards zero", "towards the start"
-FROZEN, SCRATCH = "frozen backbone", "from scratch"
+NONE, TO_ZERO, TO_START = "no penalty", "to zero", "to the start"
+FROZEN, SCRATCH = "frozen", "from scratch"
 BATCH = 32
 # With some thousand images, smaller differences in accuracy are not significant.
 CLEAR = 0.01
@@ -200,9 +200,9 @@ def table(runs, args):
 
 
 def strengths_text(group):
-    """The chosen strengths, each once: `0.3, 0.1`."""
+    """The chosen strength, or the range of them: `0.03 to 0.1`."""
     chosen = {run.path.best["l2"] for run in group}
-    return ", ".join(f"{l2:g}" for l2 in sorted(chosen, reverse=True))
+    return " to ".join(f"{l2:g}" for l2 in sorted({min(chosen), max(chosen)}))
 
 
 def with_spread(values, digits):
