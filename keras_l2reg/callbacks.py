@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from keras_l2reg import _keras
 from keras_l2reg._added_keys import AddsToLogs, Logs, check_verbose
+from keras_l2reg._norms import Norms
 from keras_l2reg._penalties import (
     CompiledPenalties,
     penalized,
@@ -44,6 +45,13 @@ class PenaltyLogger(AddsToLogs, _keras.BatchLogsCallback):
             share of the penalty after each epoch. Defaults to `0`.
         warn_share: Float in (0, 1]: warn once if the penalty is more than this share
             of the loss. Defaults to `0.9`.
+        norms: Boolean, whether to add for each trainable kernel, and each other
+            penalized weight, its norm as `norm/<weight name>`, and as
+            `update/<weight name>` how much it changed since the start of the epoch
+            (or over the n batches): `||w - w_before|| / ||w||`. Kernels whose scale a
+            normalization cancels also get `effective_rate/<weight name>`,
+            `learning_rate / ||w||**2`. Needs memory for two copies of these weights.
+            Defaults to `False`.
 
     Raises:
         TypeError, ValueError: an invalid argument.
@@ -59,13 +67,12 @@ class PenaltyLogger(AddsToLogs, _keras.BatchLogsCallback):
     ['loss', 'penalty/out/kernel']
     """
 
-    keys = ("penalty/",)
-
     def __init__(
         self,
         every_n_batches: int | None = None,
         verbose: Literal[0, 1] = 0,
         warn_share: float = 0.9,
+        norms: bool = False,
     ):
         super().__init__()
         if every_n_batches is not None:
@@ -74,6 +81,13 @@ class PenaltyLogger(AddsToLogs, _keras.BatchLogsCallback):
         self.every_n_batches = every_n_batches
         self.verbose = verbose
         self.warn_share = _checked_share(warn_share)
+        self.norms = _checked_flag(norms, "norms")
+        watched = ("norm/", "update/", "effective_rate/") if norms else ()
+        self.keys = ("penalty/", *watched)
+        self._norms: Norms | None = None
+        # The watched weights at the start of the epoch, and at the last batch logged.
+        self._at_epoch: list[Any] = []
+        self._at_batch: list[Any] = []
         self._warned_of: set[str] = set()
         self._batches_done = 0
         self._compiled: CompiledPenalties | None = None
@@ -86,11 +100,17 @@ class PenaltyLogger(AddsToLogs, _keras.BatchLogsCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled function can't be pickled.
-        return {**vars(self), "_compiled": None, "_is_up_to_date": False}
+        compiled = {"_compiled": None, "_norms": None, "_at_epoch": [], "_at_batch": []}
+        return {**vars(self), **compiled, "_is_up_to_date": False}
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._batches_done = 0
         self._is_up_to_date = False
+        if self.norms:
+            model: Any = self.model
+            if self._norms is None or not self._norms.is_of(model):
+                self._norms = Norms(model)
+            self._at_epoch = self._at_batch = self._norms.values()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if not self.every_n_batches:
@@ -99,11 +119,17 @@ class PenaltyLogger(AddsToLogs, _keras.BatchLogsCallback):
         before, self._batches_done = self._batches_done, batch + 1
         if self._batches_done // self.every_n_batches > before // self.every_n_batches:
             _add(self._penalties_in_fit(), logs)
+            if self._norms is not None:
+                watched, self._at_batch = self._norms.since(self._at_batch)
+                _update(logs, watched)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         model: Any = self.model
         now = penalties_now(model)
         _add(now, logs)
+        if self._norms is not None:
+            watched, _ = self._norms.since(self._at_epoch)
+            _update(logs, watched)
         self._warn_about_nan(now)
         self._warn_about_share(now, logs)
         if self.verbose:
@@ -162,6 +188,19 @@ def _checked_share(share: Any) -> float:
     return number
 
 
+def _checked_flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"Invalid type for argument `{name}`. Expected `True` or `False`. "
+            f"Received: {name}={value!r}"
+        )
+    return value
+
+
 def _add(now: Mapping[str, float], logs: Logs) -> None:
+    _update(logs, {f"penalty/{name}": value for name, value in now.items()})
+
+
+def _update(logs: Logs, new: Mapping[str, float]) -> None:
     if logs is not None:
-        logs.update({f"penalty/{name}": value for name, value in now.items()})
+        logs.update(new)

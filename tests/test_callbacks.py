@@ -353,3 +353,116 @@ def test_a_terminal_that_lacks_a_letter_does_not_end_the_training(monkeypatch):
     print_penalties(model)
     terminal.flush()
     assert b"\\xe9/kernel" in terminal.buffer.getvalue()
+
+
+# --- norms -----------------------------------------------------------------------
+
+
+def normalized(optimizer):
+    """A model whose first kernel's scale is cancelled by the normalization."""
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, use_bias=False, name="hidden"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    model = L2AllWeights(model, 0.05)
+    model.compile(optimizer, "mse")
+    return model
+
+
+class SavedWeights(keras.callbacks.Callback):
+    """Saves kernels and learning rate, and the logs of each batch and each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches, self.epochs = [], []
+
+    def kernels(self):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        found = {
+            name: ops.convert_to_numpy(self.model.get_layer(name).kernel).copy()
+            for name in ("hidden", "out")
+        }
+        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        return found, rate
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = self.kernels()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append((*self.kernels(), dict(logs)))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append((self.start[0], *self.kernels(), dict(logs)))
+
+
+def check_norms(before, kernels, rate, logs):
+    """Compare the logs with NumPy in float64."""
+    for name, kernel in kernels.items():
+        now, old = kernel.astype("float64"), before[name].astype("float64")
+        norm = np.linalg.norm(now)
+        update = np.linalg.norm(now - old) / norm
+        np.testing.assert_allclose(logs[f"norm/{name}/kernel"], norm, rtol=1e-6)
+        np.testing.assert_allclose(
+            logs[f"update/{name}/kernel"], update, rtol=1e-4, atol=1e-8
+        )
+    expected = rate / np.linalg.norm(kernels["hidden"]) ** 2
+    np.testing.assert_allclose(
+        logs["effective_rate/hidden/kernel"], expected, rtol=1e-5
+    )
+    assert "effective_rate/out/kernel" not in logs
+
+
+RATES = {
+    "constant": lambda: keras.optimizers.Adam(0.05),
+    "schedule": lambda: keras.optimizers.SGD(
+        keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.9), momentum=0.5
+    ),
+}
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_norms_and_updates_equal_those_of_numpy_on_saved_weights(rate):
+    saved = SavedWeights()
+    model = normalized(RATES[rate]())
+    fit(model, PenaltyLogger(2, norms=True), saved, epochs=3)
+    for record in saved.epochs:
+        check_norms(*record)
+    # Five batches of an epoch: logged after the second and the fourth.
+    first, second, _, fourth, _ = saved.batches[:5]
+    assert "norm/hidden/kernel" not in first[2]
+    check_norms(second[0], *fourth)
+
+
+def test_norms_follow_a_layer_that_is_frozen_between_two_fits():
+    model, logger = normalized("sgd"), PenaltyLogger(norms=True)
+    fit(model, logger)
+    model.get_layer("out").trainable = False
+    model.compile("sgd", "mse")
+    history = fit(model, logger)
+    assert "norm/hidden/kernel" in history
+    assert "norm/out/kernel" not in history
+
+
+def test_a_weight_that_stays_zero_has_an_update_of_zero():
+    model = bare()
+    model.set_weights([np.zeros_like(w) for w in model.get_weights()])
+    history = fit(model, PenaltyLogger(norms=True))
+    assert history["update/hidden/kernel"] == [0.0, 0.0]
+
+
+def test_a_logger_of_norms_is_pickled_without_its_compiled_function():
+    logger = PenaltyLogger(1, norms=True)
+    fit(normalized("sgd"), logger)
+    copy = pickle.loads(pickle.dumps(logger))
+    assert "norm/out/kernel" in fit(normalized("sgd"), copy)
+
+
+def test_norms_are_off_by_default_and_a_flag():
+    assert not any("norm/" in key for key in fit(wrapped(), PenaltyLogger()))
+    with pytest.raises(TypeError, match=r"argument `norms`.*Received: norms=1"):
+        PenaltyLogger(norms=1)

@@ -35,11 +35,11 @@ class Backend:
         """Update the variables of a model during an epoch of `fit`."""
 
     def compiled_in_fit(
-        self, model: keras.Model, function: Callable[[], Tensor]
-    ) -> Callable[[], Tensor]:
+        self, model: keras.Model, function: Callable[..., Any]
+    ) -> Callable[..., Any]:
         """`function`, which reads the model's current variables between steps of `fit`.
 
-        It is compiled if the steps are compiled.
+        It is compiled if the steps are compiled. Its arguments are nests of tensors.
         """
         return function
 
