@@ -217,7 +217,7 @@ def verdict(runs):
     """Sentences that compare the penalty towards the start with the others."""
     others = [way for way in runs if way != TO_START]
     parts = [compared(runs[TO_START], runs[way], way) for way in others]
-    return f"Here, in test accuracy, L2 {TO_START} {'; '.join(parts)}."
+    return f"Here, in test accuracy, {TO_START!r} {'; '.join(parts)}."
 
 
 def compared(group, rivals, name):
@@ -232,7 +232,7 @@ def compared(group, rivals, name):
         result = "loses to"
     else:
         result = "does about as well as"
-    return f"{result} {name} ({gain:+.3f}, ahead on {ahead} of {len(gains)} seeds)"
+    return f"{result} {name!r} ({gain:+.3f}, ahead on {ahead} of {len(gains)} seeds)"
 
 
 def plot(runs, path):

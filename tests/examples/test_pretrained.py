@@ -49,4 +49,4 @@ def test_a_way_wins_if_it_is_clearly_ahead_with_every_seed(ours, theirs, result)
     text = pretrained.compared(
         with_accuracies(*ours), with_accuracies(*theirs), "the other"
     )
-    assert text.startswith(f"{result} the other (")
+    assert text.startswith(f"{result} 'the other' (")
