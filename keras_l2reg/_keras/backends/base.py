@@ -67,6 +67,13 @@ class Backend:
         """`sum_k sum(|w_k|)` of such tensors, as precise as `sum_of_squares`."""
         return functools.reduce(ops.add, [ops.sum(ops.abs(w)) for w in weights])
 
+    def decay(self, variables: Sequence[keras.Variable], share: Tensor) -> None:
+        """`w -= share * w` for each variable, with the product in 32 bits or more."""
+        for variable in variables:
+            wide = keras.backend.result_type(variable.dtype, share.dtype)
+            w = ops.cast(variable, wide)
+            variable.assign(ops.cast(w - w * share, variable.dtype))
+
     def gradients(
         self, loss: Callable[[], Tensor], variables: Sequence[keras.Variable]
     ) -> Sequence[Tensor]:

@@ -28,6 +28,13 @@ class Backend(base.Backend):
     def sum_of_absolutes(self, weights):
         return functools.reduce(torch.add, [_exact_sum(w.abs()) for w in weights])
 
+    @torch.no_grad()
+    def decay(self, variables, share):
+        values = [v.value for v in variables]
+        wide = functools.reduce(torch.promote_types, [w.dtype for w in values])
+        share = share.to(torch.promote_types(wide, share.dtype))
+        torch._foreach_mul_(values, 1.0 - share)
+
     def gradients(self, loss, variables):
         values = [v.value for v in variables]
         return torch.autograd.grad(loss(), values, materialize_grads=True)
