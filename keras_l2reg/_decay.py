@@ -127,6 +127,15 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
             for peak, start in zip(self._peaks, self._rule.peaks, strict=False):
                 peak.assign(start if max_learning_rate else ops.maximum(peak, start))
 
+    def set_multipliers(self, multipliers: Iterable[Row]) -> None:
+        """Replace only the multipliers; allowed while a step is being traced."""
+        old = self._rule
+        self._rule = _Rule(
+            self.inner_optimizer, multipliers, old.couple, old.max_learning_rate
+        )
+        if self.built:
+            self._find_multipliers()
+
     def build(self, var_list: Sequence[keras.Variable]) -> None:
         if self.built:
             return

@@ -16,7 +16,7 @@ import keras
 from keras_l2reg import _keras
 from keras_l2reg._decay import WeightDecayOptimizer, check_rate
 from keras_l2reg._live_model import LiveStrengthModel
-from keras_l2reg.optimizers import set_weight_decay
+from keras_l2reg.optimizers import decay_rows, rows_for
 
 
 class DecayingModel(LiveStrengthModel):
@@ -31,12 +31,12 @@ class DecayingModel(LiveStrengthModel):
     @property
     def weight_decay(self) -> float:
         """The rate of the decoupled weight decay; assign to change it."""
-        self._require_strength("weight_decay")
+        remembered = self._require_strength("weight_decay")
         optimizer = self._decaying_optimizer()
-        if optimizer is not None:
-            self._sync_state()
-            self._wrapper_state.weight_decay = optimizer.weight_decay
-        return self._wrapper_state.weight_decay
+        if optimizer is None:
+            return remembered
+        self._sync_state()
+        return optimizer.weight_decay
 
     @weight_decay.setter
     def weight_decay(self, value: float) -> None:
@@ -73,6 +73,9 @@ class DecayingModel(LiveStrengthModel):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
+        rate, decaying = self._wrapper_state.weight_decay, self._decaying_optimizer()
+        if rate is not None and decaying is not None and not self._is_decay_loaded:
+            decaying.weight_decay = rate
         self._update_decay()
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -84,15 +87,22 @@ class DecayingModel(LiveStrengthModel):
             self._is_decay_loaded = False
 
     def _update_decay(self) -> None:
-        """Let the optimizer decay the weights that exist now, as the rule says."""
-        state: Any = self.__dict__.get("_wrapper_state")
+        """Let the optimizer decay the weights that exist now, as the rule says.
+
+        Within a step, in which the last weights are created, the optimizer can't be
+        exchanged, but told which weights to decay.
+        """
+        state = self._wrapper_state
         optimizer: Any = getattr(self, "optimizer", None)
-        is_off = state is None or state.weight_decay is None or optimizer is None
         is_loaded = self._is_decay_loaded and self._decaying_optimizer() is not None
-        # Once all weights exist, this is called again.
-        if is_off or is_loaded or not state.is_complete:
+        if state.weight_decay is None or optimizer is None or is_loaded:
             return
-        set_weight_decay(optimizer, self, state.weight_decay, **state.rule)
+        rows = rows_for(self, **state.rule) if state.is_complete else []
+        decaying = self._decaying_optimizer()
+        if decaying is None:
+            decay_rows(optimizer, self, state.weight_decay, rows)
+        else:
+            decaying.set_multipliers(rows)
 
     def _without_decay(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Arguments for `compile` with the optimizer as it was before."""
