@@ -168,8 +168,7 @@ def test_a_clone_decays_once_it_is_compiled():
     assert rows["out/kernel"] == 0.5
 
 
-@pytest.mark.parametrize("is_wrapped_first", [True, False])
-def test_a_compiled_and_trained_model_keeps_its_moments(is_wrapped_first):
+def test_a_compiled_and_trained_model_keeps_its_moments():
     keras.utils.set_random_seed(0)
     bare = two_layers()
     bare.compile(keras.optimizers.Adam(0.05), "mse")
@@ -195,15 +194,13 @@ def test_a_model_that_is_built_by_its_first_fit_decays_its_kernels():
 
 @pytest.mark.parametrize("strip", [False, True])
 def test_unwrap_leaves_the_decay_or_removes_it(strip):
-    model = decaying()
-    fit(model)
-    inner = model.unwrap(strip=strip)
-    before = inner.get_weights()
-    inner.optimizer.learning_rate = 0.5
-    x, y = np.zeros((8, 4), "float32"), inner.predict(np.zeros((8, 4)), verbose=0)
-    inner.fit(x, y, verbose=0)
-    is_smaller = np.linalg.norm(inner.get_weights()[0]) < np.linalg.norm(before[0])
-    assert is_smaller == (not strip)
+    inner = decaying().unwrap(strip=strip)
+    before = inner.get_weights()[0]
+    x = np.zeros((8, 4), "float32")
+    # The gradient is 0, so that only the decay acts: 0.05 * 0.1 of each weight.
+    inner.fit(x, np.zeros((8, 2), "float32"), verbose=0)
+    expected = before if strip else (1 - 0.005) * before
+    np.testing.assert_allclose(inner.get_weights()[0], expected, rtol=1e-6)
 
 
 def test_without_a_rate_there_is_nothing_to_set():
