@@ -30,7 +30,10 @@ class Backend(base.Backend):
         values = [v.value for v in variables]
         wide = functools.reduce(torch.promote_types, [w.dtype for w in values])
         share = share.to(torch.promote_types(wide, share.dtype))
-        torch._foreach_mul_(values, 1.0 - share)
+        # One call for all weights, as Keras' optimizers do.
+        torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
+            values, 1.0 - share
+        )
 
     def gradients(self, loss, variables):
         values = [v.value for v in variables]
