@@ -9,8 +9,8 @@ is easy to find.
 `callbacks`   whether Keras waits for a callback after each batch
 `layers`      the layers of a model, their variables, and what reads their outputs
 `losses`      the separate terms of a model's loss
-`optimizers`  which optimizer updates a variable, whether it decays it, its exchange
 `optimizer_wrapper`  an optimizer around an optimizer
+`optimizers`  which optimizer updates a variable, whether it decays it, its exchange
 `saving`      loading with or without Keras' safe mode
 `steps`       the compiled steps of `fit` and `evaluate`
 `traces`      whether a compiled step still matches the model
