@@ -7,8 +7,8 @@ step.
 >>> optimizer = WeightDecayOptimizer(
 ...     keras.optimizers.Adam(0.1), 0.01, [["dense/kernel", 1.0], ["dense/bias", 0.0]])
 >>> optimizer.weight_decay = 0.02
->>> optimizer.weight_decay, optimizer.inner_optimizer.name
-(0.02, 'adam')
+>>> optimizer.weight_decay, optimizer.couple
+(0.02, 'lr')
 """
 
 import math

@@ -143,7 +143,7 @@ RULES = (
         message="The optimizer excludes these weights from weight decay, but its "
         "config does not say so: a loaded model decays them.",
         fix="Call set_weight_decay(model.optimizer, model, rate), whose choice is "
-        "saved, or call optimizer.exclude_from_weight_decay(...) again after each load.",
+        "saved, or call exclude_from_weight_decay(...) again after each load.",
         find=decay.exclusions_lost_on_save,
     ),
     Rule(
