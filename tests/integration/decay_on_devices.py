@@ -76,9 +76,9 @@ def compiled(couple, way):
     schedule = keras.optimizers.schedules.CosineDecay(0.01, 20, warmup_steps=2)
     # Keras can't accumulate gradients in a MirroredStrategy.
     steps = None if way.startswith("mirrored") else 2
-    adam = keras.optimizers.Adam(schedule, gradient_accumulation_steps=steps)
+    sgd = keras.optimizers.SGD(schedule, 0.9, gradient_accumulation_steps=steps)
     rule = {"couple": couple, "multipliers": {"output/*": 0.5}}
-    optimizer = set_weight_decay(adam, model, 5.0, **rule)
+    optimizer = set_weight_decay(sgd, model, 5.0, **rule)
     if way == "mirrored-scaled":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer, "mse")
