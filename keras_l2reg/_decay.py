@@ -199,7 +199,10 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
         )
 
     def _use_weight_decay(self, variable: keras.Variable) -> bool:
-        return bool(self._rule.multipliers_of([variable])[0])
+        index = self.index_of(variable)
+        if index is None:
+            return bool(self._rule.multipliers_of([variable])[0])
+        return bool(self._multipliers[index])
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -7,13 +7,14 @@ are excluded by name.
 import copy
 import inspect
 import json
+import pickle
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_l2reg import L2AllWeights, set_weight_decay
+from keras_l2reg import L2AllWeights, audit, select_weights, set_weight_decay
 from keras_l2reg._decay_rows import multipliers_for
 from keras_l2reg._peak import peak_of
 from keras_l2reg.optimizers import WeightDecayOptimizer
@@ -22,6 +23,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 8, 4)).astype("float32")
 Y = RNG.normal(size=(4, 8, 2)).astype("float32")
 RATE, STEP = 0.3, 0.05
+SLOW = pytest.mark.slow
 
 ON_JAX = keras.backend.backend() == "jax"
 MULTI = hasattr(keras.optimizers, "MultiOptimizer")
@@ -121,8 +123,15 @@ def stepped(optimizer):
     return [ops.convert_to_numpy(v) for v in variables]
 
 
-@pytest.mark.parametrize("option", ["none", *OPTIONS])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        # JAX compiles these at each step.
+        pytest.param(name, option, marks=SLOW if option == "accumulation" else ())
+        for name in ALL
+        for option in ("none", *OPTIONS)
+    ],
+)
 def test_every_optimizer_steps_as_with_its_own_decay(name, option):
     options = OPTIONS.get(option, {})
     rows = [["kernel", 1.0], ["bias", 0.0]]
@@ -332,12 +341,15 @@ def test_an_invalid_rate_leaves_the_old_one(value, error):
 # Saving
 
 
+def pickled_and_back(optimizer):
+    return pickle.loads(pickle.dumps(optimizer))
+
+
 def saved_and_loaded(model, tmp_path):
     model.save(tmp_path / "model.keras")
     return keras.saving.load_model(tmp_path / "model.keras")
 
 
-SLOW = pytest.mark.slow
 QUICK = {"accumulation": "lr", "schedule": "corrected", "multi": "lr"}
 SAVED = {
     "adam": lambda: made("Adam"),
@@ -453,6 +465,61 @@ def test_a_copied_model_decays_too():
     copied = copy.deepcopy(model)
     assert copied.optimizer is not model.optimizer
     assert_same(trained(copied), trained(model))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled_and_back])
+def test_an_unbuilt_optimizer_can_be_copied(copied):
+    optimizer = set_weight_decay(made("Adam"), network(), RATE, couple="corrected")
+    assert copied(optimizer).get_config() == optimizer.get_config()
+
+
+@keras.saving.register_keras_serializable("test_decay")
+class Unnamed(layers.Layer):
+    """Its variables get automatic names, numbered across the process."""
+
+    def build(self, shape):
+        self.first = self.add_weight(shape=(shape[-1], 5))
+        self.second = self.add_weight(shape=(5, 4))
+
+    def call(self, x):
+        return ops.matmul(ops.matmul(x, self.first), self.second)
+
+
+@keras.saving.register_keras_serializable("test_decay")
+class Subclassed(keras.Model):
+    """Its layers get automatic names, numbered across the process."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = [Unnamed(), layers.Dense(4), layers.Dense(4), layers.Dense(2)]
+
+    def build(self, shape):
+        for part in self.parts:
+            part.build((None, 4))
+        self.built = True
+
+    def call(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def test_a_loaded_model_with_new_automatic_names_decays_the_same(tmp_path):
+    model = Subclassed()
+    model.build((None, 4))
+    compiled(made("Adam"), model)
+    names = [weight.name for weight, _ in select_weights(model)]
+    assert len(names) == 5
+    set_weight_decay(
+        model.optimizer, model, RATE,
+        multipliers={name: float(i) for i, name in enumerate(names)},
+    )  # fmt: skip
+    trained(model, 1)
+    loaded = saved_and_loaded(model, tmp_path)
+    paths = [[v.path for v in m.trainable_variables] for m in (loaded, model)]
+    assert paths[0] != paths[1]
+    assert_same(trained(loaded), trained(model))
+    assert [f.code for f in audit(loaded)] == []
 
 
 # Which weights, after names changed
@@ -594,7 +661,7 @@ def test_the_learning_rate_is_that_of_the_inner_optimizer():
     assert float(ours.optimizer.inner_optimizer.learning_rate) == 0.5
 
 
-@pytest.mark.parametrize("is_scaled", [False, True])
+@pytest.mark.parametrize("is_scaled", [pytest.param(False, marks=SLOW), True])
 def test_averaged_weights_are_swapped(is_scaled):
     scaled = keras.optimizers.LossScaleOptimizer
     around = scaled if is_scaled else (lambda optimizer: optimizer)
