@@ -10,7 +10,8 @@ from typing import Any
 import keras
 
 from keras_l2reg._strengths import strength_value
-from keras_l2reg.regularizers import L2, InFloat32, L2Loss, Scaled, Sum
+from keras_l2reg._towards_start import TowardsStart
+from keras_l2reg.regularizers import L1L2, L2, InFloat32, L2Loss, Scaled, Sum
 
 
 def strength_text(regularizer: Any) -> str:
@@ -19,6 +20,8 @@ def strength_text(regularizer: Any) -> str:
     >>> strength_text(L2Loss(0.5)), strength_text(keras.regularizers.L1L2(0.1, 0.2))
     ('l2=0.25', 'l1=0.1 l2=0.2')
     """
+    if type(regularizer) is TowardsStart:
+        return f"{strength_text(regularizer.regularizer)} to start"
     try:
         strengths = _strengths(convert_to_builtin(regularizer))
     except ValueError:
@@ -46,12 +49,20 @@ def convert_to_builtin(regularizer: Any) -> Any:
     """
     if type(regularizer) is L2:
         return keras.regularizers.L2(strength_value(regularizer.l2))
+    if type(regularizer) is L1L2:
+        return keras.regularizers.L1L2(**regularizer.get_config())
     if type(regularizer) is L2Loss:
         return keras.regularizers.L2(strength_value(regularizer.beta) / 2)
     if type(regularizer) is InFloat32:
         return convert_to_builtin(regularizer.regularizer)
     if type(regularizer) is Scaled:
         return _scaled(convert_to_builtin(regularizer.regularizer), regularizer.factor)
+    if type(regularizer) is TowardsStart:
+        raise ValueError(
+            "Expected a penalty that a Keras regularizer can be. Received: one towards "
+            "a starting value (`towards_start`), which Keras does not have; remove the "
+            "penalty with `unwrap(strip=True)`"
+        )
     if type(regularizer) is Sum:
         return _summed([convert_to_builtin(r) for r in regularizer.regularizers])
     return regularizer

@@ -10,7 +10,7 @@ functions here change many stacks at once: all of them, or none on an error.
 >>> first, second = Attachment(model), Attachment(model)
 >>> for attachment, l2 in ((first, 0.1), (second, 0.2)):
 ...     choices = [Choice(weights[0], l2, False)]
-...     push(attachment, choices, weights, lambda _, l2: keras.regularizers.L2(l2))
+...     push(attachment, choices, weights, lambda c: keras.regularizers.L2(c.factor))
 >>> remove([first])
 >>> weights[0].regularizer.l2, model.layers[0].kernel_regularizer.l2
 (0.2, 0.2)
@@ -38,6 +38,7 @@ from keras_l2reg._stack import (
     stack_of,
     stacks_of,
 )
+from keras_l2reg._towards_start import TowardsStart
 from keras_l2reg.weights import Weight
 
 
@@ -49,11 +50,14 @@ class Choice:
         weight: The `Weight`.
         factor: Float > 0.
         adds: Boolean, as in `Entry`.
+        towards_start: Boolean, whether the penalty is on the distance from the
+            weight's starting value. Defaults to `False`.
     """
 
     weight: Weight
     factor: float
     adds: bool
+    towards_start: bool = False
 
 
 def attachments(weights: Iterable[Weight]) -> list[Attachment]:
@@ -71,7 +75,7 @@ def push(
     attachment: Attachment,
     choices: Iterable[Choice],
     weights: Iterable[Weight],
-    regularizer_of: Callable[[Weight, float], Regularizer],
+    regularizer_of: Callable[[Choice], Regularizer],
     replaced: Sequence[Attachment] = (),
 ) -> None:
     """Put an entry on the stacks of each chosen weight.
@@ -82,14 +86,14 @@ def push(
         attachment: The `Attachment` that the entries belong to.
         choices: Iterable of `Choice`.
         weights: All weights of the model, from `find_weights`.
-        regularizer_of: Function from a weight and its multiplier to the regularizer.
+        regularizer_of: Function from a choice to the regularizer.
         replaced: Attachments that are removed at the same time. Defaults to none.
     """
     entries: dict[int, tuple[Stack, Entry]] = {}  # by id(stack)
     for choice in choices:
         stack = stack_of(choice.weight)
         if stack is not None:
-            regularizer = regularizer_of(choice.weight, choice.factor)
+            regularizer = regularizer_of(choice)
             entry = Entry(attachment, regularizer, choice.factor, choice.adds)
             entries[id(stack)] = stack, entry
     entries |= _config_entries(entries, weights)
@@ -109,7 +113,7 @@ def _config_entries(
     """The entries for the layer attributes that save the chosen weights' regularizers.
 
     An attribute that is shared by several weights gets an entry only if all of them
-    have the same entry.
+    have the same entry, and none if a layer can't save the regularizer.
     """
     found = {}
     for configured, stacks in _stacks_by_config(weights):
@@ -117,7 +121,7 @@ def _config_entries(
         if len(pairs) < len(stacks):
             continue
         (stack, first), *others = pairs
-        if all(
+        if not isinstance(first.regularizer, TowardsStart) and all(
             entry.regularizer is first.regularizer
             and entry.adds == first.adds
             and other.value() is stack.value()

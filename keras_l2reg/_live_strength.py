@@ -1,4 +1,4 @@
-"""The strength of an `L2AllWeights`: its arguments, checked, and the live variable.
+"""The strengths of an `L2AllWeights`: arguments, checked, and the live variables.
 
 >>> Strengths().live(regularizer_from(0.25)).l2.name
 'l2'
@@ -10,12 +10,13 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_l2reg._builtin import convert_to_builtin
 from keras_l2reg._plan import RegularizerLike, as_regularizer
 from keras_l2reg._strengths import strength_variables
 from keras_l2reg._validation import check_number
-from keras_l2reg.regularizers import L2, L2Loss
+from keras_l2reg.regularizers import L1L2, L2, L2Loss
 
 # As in the signature of `L2AllWeights`.
 DEFAULT_L2 = 0.01
@@ -25,7 +26,7 @@ class Strengths(keras.layers.Layer):
     """Holds the variables that regularizers read, which are not trained.
 
     A layer, since Keras would count variables of the wrapper itself as weights of the
-    model. The wrapper saves the strength.
+    model. The wrapper saves the values.
     """
 
     def __init__(self):
@@ -35,23 +36,40 @@ class Strengths(keras.layers.Layer):
     def live(self, regularizer: Any) -> Any:
         """The regularizer with a strength that compiled steps read at each call.
 
-        An `L2` with a number gets a variable that starts from it. Variables of other
-        regularizers are tracked, and not trained.
+        An `L2` or `L1L2` with numbers gets variables that start from them. Variables of
+        other regularizers are tracked, and not trained.
         """
-        if type(regularizer) is L2 and not isinstance(regularizer.l2, keras.Variable):
-            return L2(self._add_strength(regularizer.l2))
+        if type(regularizer) in (L2, L1L2):
+            numbers = {
+                name: self._add_strength(name, value)
+                for name, value in vars(regularizer).items()
+                if not isinstance(value, keras.Variable)
+            }
+            regularizer = type(regularizer)(**{**vars(regularizer), **numbers})
         variables = strength_variables(regularizer)
         for variable in variables:
             variable.trainable = False
         self._user_variables = variables  # so that Keras tracks them
         return regularizer
 
-    def _add_strength(self, value: float) -> keras.Variable:
+    def _add_strength(self, name: str, value: float) -> keras.Variable:
         return self.add_weight(
-            name="l2",
+            name=name,
             shape=(),
             dtype="float32",
             initializer=keras.initializers.Constant(value),
+            trainable=False,
+            autocast=False,
+        )
+
+    def add_start(self, variable: keras.Variable) -> keras.Variable:
+        """A variable with the current value of a weight, for a penalty towards it."""
+        value = ops.convert_to_numpy(variable)
+        return self.add_weight(
+            name="start",
+            shape=variable.shape,
+            dtype=variable.dtype,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(value, dtype),
             trainable=False,
             autocast=False,
         )
@@ -63,46 +81,63 @@ class Strengths(keras.layers.Layer):
         pass
 
 
-def regularizer_from(l2: float, regularizer: RegularizerLike | None = None) -> Any:
-    """Check the arguments `l2` and `regularizer`, and combine them into a regularizer.
+def regularizer_from(
+    l2: float, l1: float | None = None, regularizer: RegularizerLike | None = None
+) -> Any:
+    """Check the arguments `l2`, `l1`, `regularizer`, and combine them.
 
     Returns:
-        An `L2` with a number if the strength can be live; else the given regularizer.
+        An `L2` or `L1L2` with numbers if the strengths can be live; else the given
+        regularizer.
 
     Raises:
         TypeError, ValueError: an invalid argument, or both are given.
 
-    >>> regularizer_from(0.5).l2, regularizer_from(DEFAULT_L2, L2Loss(0.5)).l2
+    >>> regularizer_from(0.5).l2, regularizer_from(DEFAULT_L2, None, L2Loss(0.5)).l2
     (0.5, 0.25)
     """
     if regularizer is None:
-        _check_is_number(l2)
-        return L2(check_representable(check_number(l2, "l2"), "float32"))
-    if not isinstance(l2, float) or l2 != DEFAULT_L2:
+        strengths = {"l2": l2} if l1 is None else {"l1": l1, "l2": l2}
+        numbers = {name: _checked_number(v, name) for name, v in strengths.items()}
+        return L2(**numbers) if l1 is None else L1L2(**numbers)
+    if not isinstance(l2, float) or l2 != DEFAULT_L2 or l1 is not None:
+        given = f"l2={l2!r}" if l1 is None else f"l2={l2!r}, l1={l1!r}"
         raise ValueError(
-            "Expected either `l2` or `regularizer`, not both: a regularizer has its "
-            f"own strength. Received: l2={l2!r}, regularizer={regularizer!r}; leave "
-            "one of them out"
+            "Expected either `l2` and `l1`, or `regularizer`, not both: a regularizer "
+            f"has its own strength. Received: {given}, regularizer={regularizer!r}; "
+            "leave one of them out"
         )
     regularizer = as_regularizer(regularizer)
-    is_plain = type(regularizer) in (L2, L2Loss, keras.regularizers.L2)
+    is_plain = type(regularizer) in _WITH_LIVE_STRENGTHS
     if is_plain and not strength_variables(regularizer):
-        return regularizer_from(float(convert_to_builtin(regularizer).l2))
+        config = convert_to_builtin(regularizer).get_config()
+        return regularizer_from(float(config["l2"]), config.get("l1"))
     return regularizer
 
 
-def _check_is_number(l2: Any) -> None:
-    if argument := _suggested_argument(l2):
+_WITH_LIVE_STRENGTHS = (
+    L2,
+    L1L2,
+    L2Loss,
+    keras.regularizers.L2,
+    keras.regularizers.L1L2,
+)
+
+
+def _checked_number(strength: Any, name: str) -> float:
+    if argument := _suggested_argument(strength, name):
         raise TypeError(
-            "Invalid type for argument `l2`. Expected a float: the wrapper makes a "
-            f"variable of it. Received: l2={l2!r}; pass it as {argument}"
+            f"Invalid type for argument `{name}`. Expected a float: the wrapper makes "
+            f"a variable of it. Received: {name}={strength!r}; pass it as {argument}"
         )
+    return check_representable(check_number(strength, name), name, "float32")
 
 
-def _suggested_argument(l2: Any) -> str:
-    """How to pass what was given as `l2`, if it should be passed as `regularizer`."""
+def _suggested_argument(l2: Any, name: str) -> str:
+    """How to pass what was given as a strength, if it belongs into `regularizer`."""
     if isinstance(l2, keras.Variable):
-        return "`regularizer=keras_l2reg.L2(variable)`"
+        of_variable = {"l2": "L2(variable)", "l1": "L1L2(l1=variable)"}[name]
+        return f"`regularizer=keras_l2reg.{of_variable}`"
     if isinstance(l2, dict):
         return "`regularizer=config`"
     if inspect.isclass(l2):
@@ -117,22 +152,22 @@ def _suggested_argument(l2: Any) -> str:
     return f"`regularizer={l2!r}`" if known else ""
 
 
-def check_representable(l2: float, dtype: str) -> float:
-    """Return `l2` if a variable of this dtype can represent it.
+def check_representable(value: float, name: str, dtype: str) -> float:
+    """Return a strength if a variable of this dtype can represent it.
 
     Raises:
         ValueError: it overflows, or becomes 0.
 
-    >>> check_representable(0.5, "float16")
+    >>> check_representable(0.5, "l2", "float16")
     0.5
     """
     kind = {"float16": np.float16, "float64": np.float64}.get(dtype, np.float32)
     with np.errstate(over="ignore", under="ignore"):
-        rounded = float(kind(l2))
-    if not math.isfinite(rounded) or (l2 > 0 and rounded == 0):
+        rounded = float(kind(value))
+    if not math.isfinite(rounded) or (value > 0 and rounded == 0):
         raise ValueError(
-            f"Invalid value for argument `l2`. Expected 0, or a float that the dtype "
-            f"of the strength, {dtype}, can represent. Received: l2={l2}; pass 0 for "
-            "no penalty, or a strength closer to 1, such as 0.01"
+            f"Invalid value for argument `{name}`. Expected 0, or a float that the "
+            f"dtype of the strength, {dtype}, can represent. Received: {name}={value}; "
+            "pass 0 for no penalty, or a strength closer to 1, such as 0.01"
         )
-    return l2
+    return value

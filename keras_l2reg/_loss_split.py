@@ -13,8 +13,8 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
+from keras_l2reg._total_penalty import total_penalty
 from keras_l2reg._wrapper import ModelWrapper
-from keras_l2reg.regularizers import total_penalty
 
 LOG_KEYS = ("data_loss", "penalty")
 

@@ -15,7 +15,7 @@ import keras
 
 from keras_l2reg import _keras
 from keras_l2reg._builtin import strength_text
-from keras_l2reg._squares import sum_of_squares
+from keras_l2reg._sums import sum_of_squares
 from keras_l2reg._tables import Table, show
 from keras_l2reg._validation import check_is_model
 from keras_l2reg.weights import Weight, find_weights, inner_model

@@ -9,20 +9,22 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import keras
 
 from keras_l2reg import _keras
 from keras_l2reg._ledger import Choice
-from keras_l2reg._rule import Existing, Rule
-from keras_l2reg._selection import select_weights
+from keras_l2reg._parts import Parts, last_match
+from keras_l2reg._rule import Existing, Pattern, Rule
+from keras_l2reg._selection import matching_weights, select_weights
 from keras_l2reg._stack import Regularizer, stack_of
+from keras_l2reg._towards_start import TowardsStart
 from keras_l2reg._validation import as_number
 from keras_l2reg.regularizers import (
     L2,
-    L2Loss,
+    SUMMING,
     Scaled,
     Sum,
     get_regularizer,
@@ -41,10 +43,11 @@ def as_regularizer(value: RegularizerLike) -> Any:
 
     Args:
         value: A float or a scalar `keras.Variable`, a Keras regularizer, its name or
-            its config.
+            its config; or a dict from globs over weight names to one of these, or to
+            `None`.
 
     Returns:
-        A callable from a weight to a scalar.
+        A callable from a weight to a scalar; `Parts` for a dict from globs.
 
     Raises:
         TypeError: `value` is not a regularizer.
@@ -55,6 +58,13 @@ def as_regularizer(value: RegularizerLike) -> Any:
     >>> as_regularizer(0.5).get_config()
     {'l2': 0.5}
     """
+    if isinstance(value, Mapping) and "class_name" not in value:
+        return Parts(
+            {
+                glob: None if part is None else as_regularizer(part)
+                for glob, part in value.items()
+            }
+        )
     if isinstance(value, keras.Variable) or as_number(value) is not None:
         return L2(value)  # pyright: ignore[reportArgumentType]
     found = get_regularizer(value, "regularizer", "a float, a Keras regularizer")
@@ -64,15 +74,18 @@ def as_regularizer(value: RegularizerLike) -> Any:
 
 def plan_attachment(
     model: keras.Model,
-    regularizer: Regularizer,
+    regularizer: Regularizer | Parts,
     existing: Existing | None = None,
+    towards_start: Sequence[Pattern] = (),
     **rule: Unpack[Rule],
 ) -> Plan:
     """Check all arguments and choose the weights, without changing anything.
 
     Args:
         model, existing: as in `attach`.
-        regularizer: A callable from `as_regularizer`.
+        regularizer: What `as_regularizer` returned.
+        towards_start: Patterns, for the weights whose penalty is on the distance from
+            their starting value. Defaults to none.
         **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as in
             `select_weights`.
 
@@ -85,16 +98,24 @@ def plan_attachment(
     """
     check_existing(existing)
     regularizer_of = regularizer_for(regularizer)
+    parts = regularizer.by_glob if isinstance(regularizer, Parts) else None
+    covered = select_weights(model, regularizer=parts, **rule)
+    towards = matching_weights(
+        towards_start, [weight for weight, _ in covered], model, "towards_start"
+    )
+    towards_names = {weight.name for weight in towards}
     choices, kept = [], []
-    for weight, factor in select_weights(model, **rule):
+    for weight, factor in covered:
         current = regularizer_without(weight, model)
         if current is not None and existing in (None, "keep"):
             kept.append(weight.name)
             continue
-        new, adds = regularizer_of(weight, factor), existing == "add"
-        total = Sum([current, new]) if adds and current is not None else new
+        is_towards_start = weight.name in towards_names
+        choice = Choice(weight, factor, existing == "add", is_towards_start)
+        new = regularizer_of(choice)
+        total = Sum([current, new]) if choice.adds and current is not None else new
         _check_applies(total, weight)
-        choices.append(Choice(weight, factor, adds))
+        choices.append(choice)
     if not choices:
         raise ValueError(
             "Expected at least one weight to put the penalty on. Received: weights "
@@ -144,37 +165,44 @@ def regularizer_without(weight: Weight, model: keras.Model) -> Regularizer | Non
     return stack.value(lambda other: other is not None and other.model is model)
 
 
-def regularizer_for(regularizer: Regularizer) -> Callable[[Weight, float], Regularizer]:
-    """The function from a weight and its multiplier to the regularizer that it gets.
+def regularizer_for(
+    regularizer: Regularizer | Parts,
+    start_of: Callable[[Choice], keras.Variable | None] = lambda choice: None,
+) -> Callable[[Choice], Regularizer]:
+    """The function from a choice to the regularizer that its weight gets.
 
-    `multiplier * regularizer(w)`, in float32 for half-precision weights; one object for
-    all weights of the same multiplier and dtype.
+    `multiplier * regularizer(w)`, or of `w - start`, in float32 for half-precision
+    weights; one object, up to the start, for all weights of the same part, multiplier
+    and dtype.
 
     >>> from keras_l2reg import find_weights
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> weight = find_weights(model)[0]
-    >>> regularizer_for(L2(0.5))(weight, 1.0).l2
+    >>> regularizer_for(L2(0.5))(Choice(weight, 1.0, False)).l2
     0.5
-    >>> regularizer_for(L2(0.5))(weight, 0.1).factor
+    >>> regularizer_for(L2(0.5))(Choice(weight, 0.1, False)).factor
     0.1
     """
+    parts = regularizer if isinstance(regularizer, Parts) else Parts({"*": regularizer})
 
     @functools.cache
-    def of_kind(factor, dtype):
-        new = regularizer if factor == 1.0 else Scaled(regularizer, factor)
-        return safe_for(dtype, new)
+    def of_kind(glob, factor, dtype):
+        part: Any = parts.by_glob[glob]
+        return safe_for(dtype, part if factor == 1.0 else Scaled(part, factor))
 
-    def of_weight(weight, factor):
-        if weight.variable is None:
-            return of_kind(factor, weight.config_layer.variable_dtype)
-        return of_kind(factor, weight.variable.dtype)
+    def of_choice(choice):
+        glob = last_match(parts.by_glob, choice.weight.name)
+        variable, layer = choice.weight.variable, choice.weight.config_layer
+        dtype = layer.variable_dtype if variable is None else variable.dtype
+        new, start = of_kind(glob, choice.factor, dtype), start_of(choice)
+        return new if start is None else TowardsStart(new, start)
 
-    return of_weight
+    return of_choice
 
 
 def _check_applies(regularizer: Regularizer, weight: Weight) -> None:
-    # L2 applies to every weight; others (OrthogonalRegularizer) need a certain rank.
-    if weight.variable is None or type(regularizer) in (L2, L2Loss):
+    # Others may need a certain rank, as OrthogonalRegularizer does.
+    if weight.variable is None or type(regularizer) in SUMMING:
         return
     try:
         penalty = regularizer(weight.variable)

@@ -16,10 +16,12 @@ import dataclasses
 import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 
 from keras_l2reg import _keras
+from keras_l2reg._parts import last_match
 from keras_l2reg._roles import ROLES
 from keras_l2reg._validation import Pattern, Patterns, as_list, check_rule
 from keras_l2reg.weights import Weight, find_weights, inner_model, listed
@@ -33,6 +35,7 @@ def select_weights(
     layers: Patterns = None,
     exclude: Patterns = None,
     multipliers: Mapping[str, float] | None = None,
+    regularizer: Mapping[str, Any] | None = None,
 ) -> list[tuple[Weight, float]]:
     """Select the weights that a penalty covers, each with its multiplier.
 
@@ -54,6 +57,9 @@ def select_weights(
             none.
         multipliers: Dict from globs over weight names to finite floats >= 0; the last
             match wins. Defaults to `None`, 1.0 for all.
+        regularizer: Dict from globs over weight names to a regularizer or `None`, as
+            for `attach`: cover only weights whose last match is not `None`. Defaults
+            to `None`, all.
 
     Returns:
         A list of `(Weight, float)`.
@@ -75,6 +81,7 @@ def select_weights(
         layers=layers,
         exclude=exclude,
         multipliers=multipliers,
+        regularizer=regularizer,
     )
     covered = [(d.weight, d.multiplier) for d in decisions if d.multiplier]
     if covered:
@@ -87,12 +94,21 @@ def select_weights(
             f"Received: model {model.name!r} with the weights {_described(weights)}"
             f"{_hints(model, [w for w in weights if w.role != 'bias']) or _NO_KERNEL}"
         )
+    given = {"layers": layers, "exclude": exclude, "multipliers": multipliers}
+    if regularizer is not None:
+        given["regularizer"] = regularizer
     raise ValueError(
-        "Expected `layers`, `exclude` and `multipliers` to leave at least one weight "
-        f"to penalize of {_described(selectable)}. Received: layers={layers!r}, "
-        f"exclude={exclude!r}, multipliers={multipliers!r}; `print_weights` with the "
-        "same arguments shows which of them leaves out each weight"
+        f"Expected {_enumerated(given)} to leave at least one weight to penalize of "
+        f"{_described(selectable)}. Received: "
+        f"{', '.join(f'{name}={value!r}' for name, value in given.items())}; "
+        "`print_weights` with the same arguments shows which of them leaves out each "
+        "weight"
     )
+
+
+def _enumerated(names: Iterable[str]) -> str:
+    *others, last = [f"`{name}`" for name in names]
+    return f"{', '.join(others)} and {last}"
 
 
 _NO_KERNEL = (
@@ -124,11 +140,13 @@ def decide(
     layers: Patterns = None,
     exclude: Patterns = None,
     multipliers: Mapping[str, float] | None = None,
+    regularizer: Mapping[str, Any] | None = None,
 ) -> list[Decision]:
     """Decide for every weight whether the rule covers it, and why.
 
     Args:
-        model, biases, embeddings, layers, exclude, multipliers: as in `select_weights`.
+        model, biases, embeddings, layers, exclude, multipliers, regularizer: as in
+            `select_weights`.
 
     Returns:
         A list of `Decision`, in the order of `find_weights`.
@@ -143,7 +161,7 @@ def decide(
     [('a/kernel', 1.0, 'role'), ('a/bias', 0.0, 'biases=False')]
     """
     flags = {"biases": biases, "embeddings": embeddings}
-    check_rule(model, flags, layers, exclude, multipliers)
+    check_rule(model, flags, layers, exclude, multipliers, regularizer)
     narrowed = None if layers is None else as_list(layers)
     excluded, multipliers = as_list(exclude), multipliers or {}
     weights = find_weights(model)
@@ -153,11 +171,15 @@ def decide(
             _check_matches(pattern, model, selectable, weights, "layers")
         for pattern in multipliers:
             _check_matches(pattern, model, selectable, weights, "multipliers")
+        for pattern in regularizer or ():
+            _check_matches(pattern, model, selectable, weights, "regularizer")
     for pattern in excluded:
         # A weight that the role leaves out may be excluded as well.
         _check_matches(pattern, model, weights, weights, "exclude")
     return [
-        Decision(w, *_decide(w, model, flags, narrowed, excluded, multipliers))
+        Decision(
+            w, *_decide(w, model, flags, narrowed, excluded, multipliers, regularizer)
+        )
         for w in weights
     ]
 
@@ -169,6 +191,7 @@ def _decide(
     layers: list[Pattern] | None,
     exclude: list[Pattern],
     multipliers: Mapping[str, float],
+    regularizer: Mapping[str, Any] | None,
 ) -> tuple[float, str]:
     """The multiplier of a weight, and the reason for it."""
     reason = _why_not_selectable(weight, flags)
@@ -183,11 +206,18 @@ def _decide(
     for pattern in exclude:
         if _matches(weight, pattern, model):
             return 0.0, f"exclude={_shown(pattern)}"
+    if regularizer is not None:
+        part = last_match(regularizer, weight.name)
+        if part is None:
+            return 0.0, "not in regularizer"
+        if regularizer[part] is None:
+            return 0.0, f"regularizer[{part!r}] is None"
+        why.append(f"regularizer[{part!r}]")
     multiplier = 1.0
-    matching = [p for p in multipliers if _matches(weight, p, model)]
-    if matching:
-        multiplier = float(multipliers[matching[-1]])
-        why.append(f"multipliers[{matching[-1]!r}]")
+    part = last_match(multipliers, weight.name)
+    if part is not None:
+        multiplier = float(multipliers[part])
+        why.append(f"multipliers[{part!r}]")
     return multiplier, ", ".join(why)
 
 
@@ -212,6 +242,22 @@ def candidates(
     """
     flags = {"biases": biases, "embeddings": embeddings}
     return [w for w in find_weights(model) if not _why_not_selectable(w, flags)]
+
+
+def matching_weights(
+    patterns: Iterable[Pattern],
+    weights: list[Weight],
+    model: keras.Model,
+    argument: str,
+) -> list[Weight]:
+    """The weights that match one of the patterns.
+
+    Raises:
+        ValueError: a pattern matches none of them; the error names `argument`.
+    """
+    for pattern in patterns:
+        _check_matches(pattern, model, weights, find_weights(model), argument)
+    return [w for w in weights if any(_matches(w, p, model) for p in patterns)]
 
 
 def _matches(weight: Weight, pattern: Pattern, model: keras.Model) -> bool:

@@ -28,13 +28,16 @@ from keras_l2reg._persistence import Setting
 from keras_l2reg._rule import Pattern
 from keras_l2reg._selection import candidates
 from keras_l2reg._stack import Attachment, config_stack, stack_of
+from keras_l2reg._towards_start import TowardsStart
 from keras_l2reg._validation import as_list
 from keras_l2reg.weights import Weight, listed
 
-# The version of `L2AllWeights.get_config`: 1 has the rule, without its outcome.
-FORMAT = 2
+# The version of `L2AllWeights.get_config`: 1 has the rule, without its outcome; the
+# rows of 2 do not have whether the penalty is towards the start.
+FORMAT = 3
 
-# Name, multiplier (`None` without a penalty), and whether it is added to another one.
+# Name, multiplier (`None` without a penalty), whether it is added to another one, and
+# whether it is towards the weight's starting value.
 Row = list[Any]
 
 
@@ -42,37 +45,56 @@ def outcome_of(attachment: Attachment, weights: Iterable[Weight]) -> list[Row]:
     """The effect of an attachment: one row per weight, in order.
 
     Returns:
-        A list of `[name, multiplier, adds]`: the multiplier is `None` where the
-        attachment is not in effect; `adds` is whether it adds to the regularizer in
-        the inner model's own config.
+        A list of `[name, multiplier, adds, towards_start]`: the multiplier is `None`
+        where the attachment is not in effect; `adds` is whether it adds to the
+        regularizer in the inner model's own config.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
     >>> from keras_l2reg import L2, _ledger, find_weights
     >>> weights, attachment = find_weights(model), Attachment(model)
     >>> choices = [Choice(weights[0], 0.5, False)]
-    >>> _ledger.push(attachment, choices, weights, lambda _, l2: L2(l2))
+    >>> _ledger.push(attachment, choices, weights, lambda choice: L2(choice.factor))
     >>> outcome_of(attachment, weights)
-    [['a/kernel', 0.5, False], ['a/bias', None, False]]
+    [['a/kernel', 0.5, False, False], ['a/bias', None, False, False]]
     """
     rows = []
     for weight in weights:
         stack = stack_of(weight)
         entry = None if stack is None else stack.entry_of(attachment)
         if stack is None or entry is None:
-            rows.append([weight.name, None, False])
+            rows.append([weight.name, None, False, False])
         else:
             adds = entry.adds or bool(stack.above(attachment))
-            rows.append([weight.name, entry.factor, adds])
+            towards_start = isinstance(entry.regularizer, TowardsStart)
+            rows.append([weight.name, entry.factor, adds, towards_start])
     return rows
+
+
+def starts_of(
+    attachment: Attachment, weights: Iterable[Weight]
+) -> dict[int, keras.Variable]:
+    """The starting values that an attachment has in effect, by the weight's position.
+
+    LoRA's factors do not count, which a loaded model does not have.
+    """
+    starts = {}
+    own = [weight for weight in weights if not weight.is_lora_factor]
+    for position, weight in enumerate(own):
+        stack = stack_of(weight)
+        entry = None if stack is None else stack.entry_of(attachment)
+        if entry is not None and isinstance(entry.regularizer, TowardsStart):
+            starts[position] = entry.regularizer.start
+    return starts
 
 
 def penalized_names(rows: Iterable[Row]) -> list[str]:
     """Names of the weights with a penalty, in the rows of `outcome_of`.
 
-    >>> penalized_names([["a/kernel", 0.5, False], ["a/bias", None, False]])
+    >>> penalized_names(
+    ...     [["a/kernel", 0.5, False, False], ["a/bias", None, False, False]])
     ['a/kernel']
     """
-    return [name for name, multiplier, _ in rows if multiplier is not None]
+    return [name for name, multiplier, *_ in rows if multiplier is not None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +140,8 @@ class Saved:
                 stacklevel=2,
             )
         return [
-            Choice(by_name[name], multiplier, adds)
-            for name, multiplier, adds in rows
+            Choice(by_name[name], multiplier, *flags)
+            for name, multiplier, *flags in rows
             if multiplier is not None and name in by_name
         ]
 
@@ -134,7 +156,7 @@ def configs_without(attachment: Attachment, weights: Iterable[Weight]) -> list[S
     >>> from keras_l2reg import L2, _ledger, find_weights
     >>> weights, attachment = find_weights(model), Attachment(model)
     >>> choices = [Choice(weights[0], 0.5, False)]
-    >>> _ledger.push(attachment, choices, weights, lambda _, l2: L2(l2))
+    >>> _ledger.push(attachment, choices, weights, lambda choice: L2(choice.factor))
     >>> [regularizer for _, _, regularizer in configs_without(attachment, weights)]
     [None, None]
     """
@@ -146,6 +168,10 @@ def configs_without(attachment: Attachment, weights: Iterable[Weight]) -> list[S
             setting = weight.config_layer, weight.config_attribute, regularizer
             settings[id(stack)] = setting
     return list(settings.values())
+
+
+# The arguments that are lists of patterns.
+_PATTERNS = ("layers", "exclude", "towards_start")
 
 
 def rule_to_config(model: keras.Model, rule: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +187,7 @@ def rule_to_config(model: keras.Model, rule: Mapping[str, Any]) -> dict[str, Any
     """
     patterns = {
         key: [_pattern_to_config(pattern) for pattern in as_list(rule[key])]
-        for key in ("layers", "exclude")
+        for key in _PATTERNS
         if rule.get(key) is not None
     }
     return {**rule, **patterns, "weight_names": _candidate_names(model, rule)}
@@ -203,14 +229,15 @@ def rule_from_config(
             return renamed(pattern)
         return [_layer_class(pattern, custom_objects)]
 
-    for name in ("layers", "exclude"):
+    for name in _PATTERNS:
         if rule.get(name) is not None:
             rule[name] = [
                 r for pattern in as_list(rule[name]) for r in restored(pattern)
             ]
-    if rule.get("multipliers") is not None:
-        multipliers = rule["multipliers"].items()
-        rule["multipliers"] = {n: v for p, v in multipliers for n in renamed(p)}
+    for name in ("multipliers", "regularizer"):
+        if rule.get(name) is not None:
+            values = rule[name].items()
+            rule[name] = {n: v for p, v in values for n in renamed(p)}
     return rule
 
 

@@ -63,10 +63,13 @@ def strength_variables(regularizer: Any) -> list[keras.Variable]:
     found, parts = [], [*getattr(regularizer, "__dict__", {}).values()]
     while parts:
         part = parts.pop()
-        if isinstance(part, keras.Variable):
+        # A variable with a shape is not a strength: a weight's starting value.
+        if isinstance(part, keras.Variable) and part.shape == ():
             found.append(part)
         elif isinstance(part, (list, tuple)):
             parts.extend(part)
+        elif isinstance(part, dict):
+            parts.extend(part.values())
         elif isinstance(part, keras.Regularizer):
             found.extend(strength_variables(part))
     return found

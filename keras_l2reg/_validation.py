@@ -162,6 +162,7 @@ def check_rule(
     layers: Any,
     exclude: Any,
     multipliers: Any,
+    regularizer: Any = None,
 ) -> None:
     """Raise an error if an argument of `select_weights` is of the wrong type.
 
@@ -183,6 +184,7 @@ def check_rule(
     _check_patterns("layers", layers, model)
     _check_patterns("exclude", exclude, model)
     _check_multipliers(multipliers, model)
+    _check_parts(regularizer, model)
 
 
 def _check_patterns(argument: str, patterns: Any, model: keras.Model) -> None:
@@ -221,12 +223,46 @@ def _check_multipliers(multipliers: Any, model: keras.Model) -> None:
             f"Received: multipliers={multipliers!r}"
         )
     for pattern, value in (multipliers or {}).items():
-        if not isinstance(pattern, str):
-            raise TypeError(
-                "Invalid type for argument `multipliers`. Expected globs over weight "
-                f"names as keys. Received: {pattern!r}{_pattern_hint(pattern, model)}"
-            )
+        _check_glob(pattern, "multipliers", model)
         check_number(value, f"multipliers[{pattern!r}]")
+
+
+def _check_parts(regularizer: Any, model: keras.Model) -> None:
+    if regularizer is None:
+        return
+    if not isinstance(regularizer, Mapping):
+        raise TypeError(
+            "Invalid type for argument `regularizer`. Expected a dict from globs over "
+            "weight names to regularizers, such as {'head/*': 0.01}. "
+            f"Received: regularizer={regularizer!r}"
+        )
+    if not regularizer:
+        raise ValueError(
+            "Invalid value for argument `regularizer`. Expected at least one glob over "
+            "weight names, such as {'head/*': 0.01}. Received: regularizer={}"
+        )
+    for pattern in regularizer:
+        _check_glob(pattern, "regularizer", model)
+
+
+def _check_glob(pattern: Any, argument: str, model: keras.Model) -> None:
+    if not isinstance(pattern, str):
+        raise TypeError(
+            f"Invalid type for argument `{argument}`. Expected globs over weight names "
+            f"as keys. Received: {pattern!r}{_pattern_hint(pattern, model)}"
+        )
+
+
+def check_towards_start(patterns: Any, model: keras.Model) -> list[Pattern]:
+    """The argument `towards_start` as a list of patterns; `"*"` for `True`.
+
+    >>> check_towards_start(True, keras.Sequential())
+    ['*']
+    """
+    if isinstance(patterns, bool):
+        return ["*"] if patterns else []
+    _check_patterns("towards_start", patterns, model)
+    return as_list(patterns)
 
 
 def as_list(patterns: Patterns) -> list[Pattern]:

@@ -21,9 +21,9 @@ def print_weights(model: keras.Model, *, title: str | None = None, **rule: Any) 
     Args:
         model: A `keras.Model`, built or not, wrapped or bare.
         title: String above the table. Defaults to `None`.
-        **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as in
-            `keras_l2reg.attach`. Defaults to the rule of the wrapper if `model` is
-            one, else to the defaults of `attach`.
+        **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, and a dict
+            as `regularizer`, as in `keras_l2reg.attach`. Defaults to the rule of the
+            wrapper if `model` is one, else to the defaults of `attach`.
 
     Raises:
         TypeError, ValueError: an invalid argument, or a glob or class without a match.
@@ -44,7 +44,7 @@ def print_weights(model: keras.Model, *, title: str | None = None, **rule: Any) 
     """
     state = getattr(model, "_wrapper_state", None)
     if not rule and state is not None:
-        rule = state.rule
+        rule = {**state.rule, "regularizer": state.parts}
     trainable = {id(v) for v in model.trainable_variables}
     table = Table(
         columns=["weight", "role", "covered", "multiplier", "regularizer", "why"],

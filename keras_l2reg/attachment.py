@@ -59,7 +59,10 @@ def attach(
     Args:
         model: A `keras.Model`, built or not, compiled or not, trained or not.
         regularizer: A float, as `l2` of `keras.regularizers.L2`; or a Keras
-            regularizer, its name or config. Defaults to `0.01`.
+            regularizer, its name or config. Or a dict from globs over weight names to
+            one of these, or to `None` for weights to leave out, such as `{"*": 0.01,
+            "head/*": keras.regularizers.L1(0.001)}`; the last match wins, and weights
+            that match nothing are left alone. Defaults to `0.01`.
         biases: Boolean, whether to cover biases as well. Defaults to `False`.
         embeddings: Boolean, whether to cover embedding tables as well. Defaults to
             `False`.

@@ -4,7 +4,8 @@
 ...     [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
 >>> wrapped = L2AllWeights(model, l2=0.01)
 >>> wrapped.compile("sgd", "mse")
->>> logs = wrapped.fit(ops.ones((8, 4)), ops.ones((8, 2)), verbose=0).history
+>>> x, y = keras.ops.ones((8, 4)), keras.ops.ones((8, 2))
+>>> logs = wrapped.fit(x, y, verbose=0).history
 >>> sorted(logs)
 ['data_loss', 'loss', 'penalty']
 >>> wrapped.l2 = 0.003  # applies to the next step, without retracing
@@ -14,12 +15,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_l2reg import _keras, _ledger
 from keras_l2reg._builtin import builtin_converter
-from keras_l2reg._live_strength import Strengths, check_representable, regularizer_from
-from keras_l2reg._loss_split import SplitLossModel, check_logged_names
+from keras_l2reg._live_model import LiveStrengthModel
+from keras_l2reg._live_strength import Strengths, regularizer_from
+from keras_l2reg._loss_split import check_logged_names
 from keras_l2reg._persistence import (
     temporary_regularizers,
     warn_about_builtin_limits,
@@ -43,19 +44,19 @@ from keras_l2reg._serialization import (
     rule_to_config,
 )
 from keras_l2reg._stack import Attachment
-from keras_l2reg._strengths import check_strength, strength_value
-from keras_l2reg._validation import check_number
+from keras_l2reg._strengths import strength_value
+from keras_l2reg._validation import check_towards_start
 from keras_l2reg._wrapper import check_inner_model
 from keras_l2reg._wrapper_state import WrapperState
-from keras_l2reg.regularizers import L2
 from keras_l2reg.weights import Weight, find_weights
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
-class L2AllWeights(SplitLossModel):
+class L2AllWeights(LiveStrengthModel):
     """Wrap a model to train it with an L2 penalty on every kernel.
 
-    `loss = data_loss + penalty`, `penalty = l2 * sum_k multiplier_k * sum(w_k**2)`
+    `loss = data_loss + penalty`,
+    `penalty = sum_k multiplier_k * (l2 * sum(w_k**2) + l1 * sum(|w_k|))`
 
     The model is shared, not copied: training the wrapper trains the model. The wrapper
     is used like the model: it has the public attributes and methods of the model, and
@@ -67,12 +68,19 @@ class L2AllWeights(SplitLossModel):
         l2: Finite float >= 0, on the scale of Keras; live, and saved with the weights.
             `beta * tf.nn.l2_loss` is `l2=beta / 2`. Leave it out if you pass a
             `regularizer`. Defaults to `0.01`.
-        regularizer: Instead of `l2`, any Keras regularizer, its name or config. An
-            `L2`, `L2Loss` or `keras.regularizers.L2` has a live `l2` as well. A
-            strength that is a `keras.Variable` is used as it is, and not trained.
-            Defaults to `None`.
+        l1: Finite float >= 0, on the scale of Keras; live, and saved, as `l2`. Use
+            `0.0` for one to set later. Defaults to `None`, no L1, which costs nothing.
+        regularizer: Instead of `l2` and `l1`, any Keras regularizer, its name or
+            config. An `L2`, `L2Loss`, `L1L2`, `keras.regularizers.L2` or `L1L2` has
+            live strengths as well. A strength that is a `keras.Variable` is used as it
+            is, and not trained. Or a dict from globs over weight names, as in
+            `keras_l2reg.attach`. Defaults to `None`.
         biases, embeddings, layers, exclude, multipliers, existing: Which weights, as
             in `keras_l2reg.attach`.
+        towards_start: A glob over weight names, a layer class, a list of these, or
+            `True` for all: the penalty of these weights is on `w - w0`, the distance
+            from their values when wrapped, such as pretrained ones. `w0` is saved with
+            the wrapper. Defaults to `False`, none.
         name: String, the wrapper's name. Defaults to `None`.
 
     Raises:
@@ -91,6 +99,9 @@ class L2AllWeights(SplitLossModel):
         - Krogh & Hertz, [A Simple Weight Decay Can Improve Generalization](
           https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html),
           NIPS 1991.
+        - Li, Grandvalet & Davoine, [Explicit Inductive Bias for Transfer Learning with
+          Convolutional Networks](https://proceedings.mlr.press/v80/li18a.html),
+          ICML 2018 (`towards_start`).
     """
 
     _is_keras_l2reg_wrapper = True
@@ -100,6 +111,7 @@ class L2AllWeights(SplitLossModel):
         model: keras.Model,
         l2: float = 0.01,
         *,
+        l1: float | None = None,
         regularizer: RegularizerLike | None = None,
         biases: bool = False,
         embeddings: bool = False,
@@ -107,6 +119,7 @@ class L2AllWeights(SplitLossModel):
         exclude: Patterns | None = None,
         multipliers: dict[str, float] | None = None,
         existing: Existing | None = None,
+        towards_start: Patterns | bool = False,
         name: str | None = None,
         _saved: Saved | None = None,
     ):
@@ -121,8 +134,16 @@ class L2AllWeights(SplitLossModel):
             exclude=exclude,
             multipliers=multipliers,
         )
-        chosen = regularizer_from(l2, regularizer)
-        state = WrapperState(model, chosen, rule, existing, _saved)
+        chosen = regularizer_from(l2, l1, regularizer)
+        towards = check_towards_start(towards_start, model)
+        state = WrapperState(model, chosen, rule, existing, towards, _saved)
+        if towards and _saved is None and not state.is_complete:
+            raise ValueError(
+                "Expected a built model: with `towards_start`, weights are penalized "
+                "by their distance from their current values. Received: "
+                f"model={model.name!r}, which has layers that are not built; call it "
+                "on a batch of data, or load its weights, first"
+            )
         # Before `super().__init__`, so that an error changes nothing.
         weights = find_weights(model)
         plan = state.plan() if weights or model.built else None
@@ -148,14 +169,24 @@ class L2AllWeights(SplitLossModel):
         if plan is None and state.saved is not None:
             choices = state.saved.choices(weights, state.is_complete)
         warn_if_kept(kept, state.existing)
+        if state.is_starting:
+            self._remember_starts(choices)
         for holder in (model, self, *state.outer_models):
             _ledger.record_model(holder, weights)
         attachment = Attachment(model, by_wrapper=True)
-        of_weight = regularizer_for(state.regularizer)
-        _ledger.push(attachment, choices, weights, of_weight, [state.attachment])
+        of_choice = regularizer_for(state.regularizer, state.start_of)
+        _ledger.push(attachment, choices, weights, of_choice, [state.attachment])
         state.attachment = attachment
         if state.is_complete:
-            state.saved = None
+            state.saved, state.is_starting = None, False
+
+    def _remember_starts(self, choices: list[_ledger.Choice]) -> None:
+        starts = self._wrapper_state.starts
+        for choice in choices:
+            variable = choice.weight.variable
+            if choice.towards_start and variable is not None:
+                start = self._strengths.add_start(variable)
+                starts.setdefault(id(variable), (variable, start))
 
     def _attach_again(self) -> None:
         """Put the penalty on all weights that exist now."""
@@ -181,62 +212,6 @@ class L2AllWeights(SplitLossModel):
         result = super()._call_and_update(method, *args, **kwargs)
         self._attach_again()
         return result
-
-    # ------------------------------------------------------------ the live strength
-
-    @property
-    def l2(self) -> float:
-        """The strength of the penalty, on the scale of Keras; assign to change it."""
-        strength = self._require_strength()
-        self._sync_state()
-        return strength_value(strength)
-
-    @l2.setter
-    def l2(self, value: float) -> None:
-        strength = self._require_strength()
-        number = strength_value(check_strength(value, "l2"))
-        # The value of a variable was not checked yet.
-        number = check_representable(check_number(number, "l2"), strength.dtype)
-        self._sync_state()
-        strength.assign(number)
-        if _keras.backend.traces_constants:
-            self._reset_models_with_constant()
-
-    @property
-    def _strength(self) -> keras.Variable | None:
-        """The variable of a live strength, or `None`."""
-        regularizer = self._wrapper_state.regularizer
-        strength = regularizer.l2 if type(regularizer) is L2 else None
-        return strength if isinstance(strength, keras.Variable) else None
-
-    def _require_strength(self) -> keras.Variable:
-        """The variable of the strength; an error if it is missing or has no effect."""
-        strength = self._strength
-        if strength is None:
-            raise ValueError(
-                "Expected a wrapper with an L2 strength. Received: a wrapper with "
-                f"regularizer={self._wrapper_state.regularizer!r}; assign to the "
-                "variable of its strength, if it has one, or wrap with `l2=0.01`"
-            )
-        if not self._wrapper_state.attachment.reaches_a_weight():
-            raise ValueError(
-                "Expected a wrapper whose penalty is in effect. Received: one whose "
-                "penalty was removed or replaced, by `unwrap`, `detach`, `attach` or "
-                "another wrapper, so its `l2` has no effect. Use the "
-                "wrapper that replaced it, or wrap the model again: "
-                "`L2AllWeights(model, l2)`"
-            )
-        return strength
-
-    def _sync_state(self) -> None:
-        for model in (self, *self._wrapper_state.outer_models):
-            _keras.backend.sync_state(model)
-
-    def _reset_models_with_constant(self) -> None:
-        """Make models that do not track the strength compile its new value."""
-        state = self._wrapper_state
-        for model in state.attachment.models - {self, *state.outer_models}:
-            _keras.reset_compiled_steps(model)
 
     # ------------------------------------------------------------------- unwrapping
 
@@ -285,7 +260,12 @@ class L2AllWeights(SplitLossModel):
         warn_about_lost_lora(
             self.wrapped_model, penalized_names(outcome or []), weights
         )
-        rule = {**state.rule, "existing": state.existing}
+        rule = {
+            **state.rule,
+            "existing": state.existing,
+            "towards_start": state.towards_start or None,
+            "regularizer": _parts_config(state.parts),
+        }
         return {
             "name": self.name,
             "model": model,
@@ -297,9 +277,11 @@ class L2AllWeights(SplitLossModel):
         }
 
     def _strength_config(self) -> dict[str, Any]:
-        if self._strength is not None:
-            return {"l2": strength_value(self._strength)}
+        if strengths := self._live_strengths():
+            return {name: strength_value(v) for name, v in strengths.items()}
         regularizer: Any = self._wrapper_state.regularizer
+        if self._wrapper_state.parts is not None:
+            return {}
         return {"regularizer": keras.regularizers.serialize(regularizer)}
 
     @classmethod
@@ -320,14 +302,15 @@ class L2AllWeights(SplitLossModel):
         rule = rule_from_config(model, rule, custom_objects)
         return cls(model, **config, **rule, _saved=saved)
 
-    def save_own_variables(self, store: Any) -> None:
-        if self._strength is not None:
-            store["0"] = ops.convert_to_numpy(self._strength)
 
-    def load_own_variables(self, store: Any) -> None:
-        # The file of a bare model has no strength; then the current one stays.
-        if self._strength is not None and "0" in store.keys():  # noqa: SIM118
-            self._strength.assign(store["0"])
+def _parts_config(parts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The configs of regularizers by globs, which are part of the rule."""
+    if parts is None:
+        return None
+    return {
+        glob: None if part is None else keras.regularizers.serialize(part)
+        for glob, part in parts.items()
+    }
 
 
 # Legacy HDF5 files contain class names without their package.

@@ -1,9 +1,10 @@
-"""L2 penalties on the scale of Keras or TensorFlow, and combinations of regularizers.
+"""L2 and L1 penalties with a live strength, and combinations of regularizers.
 
 ===========  ======================  ================================
 class        penalty of a weight w   the same as
 ===========  ======================  ================================
 `L2`         `l2 * sum(w**2)`        `keras.regularizers.L2(l2)`
+`L1L2`       `l1 * sum(|w|) + ...`   `keras.regularizers.L1L2(l1, l2)`
 `L2Loss`     `beta * sum(w**2) / 2`  `beta * tf.nn.l2_loss(w)`
 `Scaled`     `factor * f(w)`         a multiplier on any regularizer
 `Sum`        `f(w) + g(w) + ...`     several regularizers on a weight
@@ -14,19 +15,24 @@ class        penalty of a weight w   the same as
 >>> float(L2(0.1)(w)), float(L2Loss(0.1)(w))
 (3.0, 1.5)
 
-All five compute in float32 for weights in float16 or bfloat16, where the regularizers
-of Keras overflow at 65504 or are precise to only three digits.
+All of them compute in float32 for weights in float16 or bfloat16, where the
+regularizers of Keras overflow at 65504 or are precise to only three digits.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_l2reg._squares import HALF_TYPES, in_float32, sum_of_squares
 from keras_l2reg._strengths import check_strength, strength_value, times
+from keras_l2reg._sums import (
+    HALF_TYPES,
+    in_float32,
+    sum_of_absolutes,
+    sum_of_squares,
+)
 from keras_l2reg._validation import as_number, check_number, number_hint
 
 AnyRegularizer = keras.Regularizer | Callable[[Any], Any]
@@ -73,6 +79,52 @@ class L2(keras.Regularizer):
 
     def get_config(self) -> dict[str, Any]:
         return {"l2": strength_value(self.l2)}
+
+
+@keras.saving.register_keras_serializable(package="keras_l2reg")
+class L1L2(keras.Regularizer):
+    """L1 and L2 penalty on the scale of Keras, each with a fixed or a live strength.
+
+    `penalty = l1 * sum(|w|) + l2 * sum(w**2)`, gradient `l1 * sign(w) + 2 * l2 * w`
+
+    Gradient steps do not make weights exactly zero: with L1 they come close to zero and
+    then alternate in sign. `print_penalties` shows the share of weights close to zero.
+
+    Args:
+        l1: Finite float >= 0, or a scalar `keras.Variable` that is read again at each
+            step. Defaults to `0.0`.
+        l2: As `l1`. Defaults to `0.0`.
+
+    Raises:
+        TypeError: `l1` or `l2` is neither a number nor a Variable.
+        ValueError: `l1` or `l2` is negative, infinite, NaN or not scalar.
+
+    Example:
+
+    >>> w = keras.ops.convert_to_tensor([3.0, -4.0])
+    >>> float(L1L2(l1=0.5, l2=0.1)(w))
+    6.0
+
+    References:
+        - Zou & Hastie, [Regularization and Variable Selection via the Elastic Net](
+          https://doi.org/10.1111/j.1467-9868.2005.00503.x), Journal of the Royal
+          Statistical Society B 67(2), 2005.
+    """
+
+    def __init__(
+        self, l1: float | keras.Variable = 0.0, l2: float | keras.Variable = 0.0
+    ):
+        self.l1 = check_strength(l1, "l1")
+        self.l2 = check_strength(l2, "l2")
+
+    def __call__(self, *weights: Any) -> Any:
+        return ops.add(
+            times(self.l1, sum_of_absolutes(*weights)),
+            times(self.l2, sum_of_squares(*weights)),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {"l1": strength_value(self.l1), "l2": strength_value(self.l2)}
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
@@ -219,6 +271,10 @@ class InFloat32(keras.Regularizer):
         return {"regularizer": keras.regularizers.serialize(self.regularizer)}
 
 
+# They sum several weights at once, and apply to weights of every shape.
+SUMMING = (L2, L1L2, L2Loss)
+
+
 def safe_for(dtype: str, regularizer: AnyRegularizer) -> AnyRegularizer:
     """The regularizer, wrapped in `InFloat32` if `dtype` is half precision.
 
@@ -226,7 +282,7 @@ def safe_for(dtype: str, regularizer: AnyRegularizer) -> AnyRegularizer:
     >>> safe_for("float32", l1) is l1, safe_for("float16", l1).regularizer is l1
     (True, True)
     """
-    is_safe = type(regularizer) in (L2, L2Loss, Scaled, Sum, InFloat32)
+    is_safe = type(regularizer) in (*SUMMING, Scaled, Sum, InFloat32)
     return regularizer if is_safe or dtype not in HALF_TYPES else InFloat32(regularizer)
 
 
@@ -287,38 +343,3 @@ def _regularizer_hint(regularizer: str | dict, name: str, error: Exception) -> s
         "; the names are 'l1', 'l2', 'l1_l2' and 'orthogonal_regularizer'. For a "
         "custom regularizer, pass the object"
     )
-
-
-def total_penalty(variables: Iterable[keras.Variable]) -> Any:
-    """`sum_k r_k(w_k)` over variables `w_k` and their regularizers `r_k`.
-
-    Variables that share a regularizer are summed at once: many small terms, each times
-    the strength, cost more than the squares themselves.
-
-    Args:
-        variables: At least one `keras.Variable`, each with a regularizer.
-
-    Returns:
-        A scalar tensor.
-
-    >>> layer = keras.layers.Dense(
-    ...     2, kernel_initializer="ones", kernel_regularizer=L2(0.5))
-    >>> layer.build((None, 3))
-    >>> float(total_penalty([layer.kernel, layer.kernel]))
-    6.0
-    """
-    groups = {}
-    for variable in variables:
-        key = id(variable.regularizer), variable.dtype
-        groups.setdefault(key, []).append(variable)
-    totals = [_penalty(group[0].regularizer, group) for group in groups.values()]
-    return functools.reduce(ops.add, totals)
-
-
-def _penalty(regularizer: Any, weights: Sequence[Any]) -> Any:
-    if type(regularizer) in (L2, L2Loss):
-        return regularizer(*weights)
-    if type(regularizer) is Scaled:
-        weights = [in_float32(w) for w in weights]
-        return times(regularizer.factor, _penalty(regularizer.regularizer, weights))
-    return functools.reduce(ops.add, [regularizer(w) for w in weights])

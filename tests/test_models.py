@@ -723,7 +723,7 @@ def test_the_default_strength_shows_in_the_signature():
 @pytest.mark.parametrize("l2", [0.1, 0.0, 1, None, "0.01"])
 def test_a_strength_beside_a_regularizer_is_refused(l2):
     model = sequential()
-    with pytest.raises(ValueError, match="either `l2` or `regularizer`"):
+    with pytest.raises(ValueError, match="either `l2` and `l1`, or `regularizer`"):
         L2AllWeights(model, l2, regularizer=L2Loss(0.5))
     assert model.losses == []
 

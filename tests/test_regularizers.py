@@ -10,8 +10,8 @@ from keras import ops
 
 from keras_l2reg import L2, InFloat32, L2Loss, Scaled, Sum
 from keras_l2reg._builtin import convert_to_builtin
-from keras_l2reg._squares import sum_of_squares
-from keras_l2reg.regularizers import total_penalty
+from keras_l2reg._sums import sum_of_squares
+from keras_l2reg._total_penalty import total_penalty
 
 SHAPES = [(), (1,), (7,), (0,), (3, 0), (4, 5), (2, 3, 4), (2, 1, 3, 2, 2)]
 DTYPES = {"float64": 1e-12, "float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-3}

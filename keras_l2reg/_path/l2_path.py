@@ -113,7 +113,7 @@ def l2_path(
     Returns:
         An `L2Path`. `data_loss`, `penalty` and the metrics are those of the last
         epoch's logs; the model's `val_` metrics are those of an evaluation after it.
-        What a callback such as `L2Scheduler` logs as `l2` is in `logged_l2`.
+        What a callback such as `StrengthScheduler` logs as `l2` is in `logged_l2`.
 
     Raises:
         TypeError, ValueError: a bad argument or empty data; the model is left as it

@@ -44,6 +44,10 @@ class Backend(base.Backend):
             in_cross_replica, strategy, share
         )
 
+    def sum_of_absolutes(self, weights):
+        total = _xla_sum if in_xla() else tf.reduce_sum
+        return functools.reduce(tf.add, [total(tf.abs(w)) for w in weights])
+
     def gradients(self, loss, variables):
         with tf.GradientTape() as tape:
             total = loss()
@@ -82,10 +86,14 @@ def _squares(w):
 
 
 def _xla_squares(w):
+    return _xla_sum(tf.square(w))
+
+
+def _xla_sum(w):
     # XLA on CPU adds up term by term, and would merge two sums of the same dtype.
     flat = tf.reshape(w, [-1])
     flat = tf.pad(flat, [[0, -tf.size(flat) % _XLA_ROW]])
-    rows = tf.reduce_sum(tf.square(tf.reshape(flat, [-1, _XLA_ROW])), axis=1)
+    rows = tf.reduce_sum(tf.reshape(flat, [-1, _XLA_ROW]), axis=1)
     return tf.cast(tf.reduce_sum(tf.cast(rows, "float64")), w.dtype)
 
 

@@ -35,6 +35,9 @@ class Backend(base.Backend):
             values, 1.0 - share
         )
 
+    def sum_of_absolutes(self, weights):
+        return functools.reduce(torch.add, [_exact_sum(w.abs()) for w in weights])
+
     def gradients(self, loss, variables):
         values = [v.value for v in variables]
         return torch.autograd.grad(loss(), values, materialize_grads=True)
@@ -61,10 +64,14 @@ class _SumOfSquares(torch.autograd.Function):
 
 
 def _plain_squares(w):
+    return _exact_sum(torch.square(w))
+
+
+def _exact_sum(w):
     # When compiled for the CPU, a float32 sum is added up term by term.
     is_serial = torch.compiler.is_compiling() and w.device.type == "cpu"
     wide = torch.float64 if is_serial else w.dtype
-    return torch.square(w).sum(dtype=wide).to(w.dtype)
+    return w.sum(dtype=wide).to(w.dtype)
 
 
 def _squares(w):

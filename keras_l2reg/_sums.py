@@ -1,8 +1,10 @@
-"""The sum of squares of a weight, or of several weights at once.
+"""The sums that penalties are made of, over a weight or over several weights at once.
 
->>> w = keras.ops.convert_to_tensor([3.0, 4.0])
+>>> w = keras.ops.convert_to_tensor([3.0, -4.0])
 >>> float(sum_of_squares(w)), float(sum_of_squares(w, w))
 (25.0, 50.0)
+>>> float(sum_of_absolutes(w)), float(sum_of_absolutes(w, w))
+(7.0, 14.0)
 """
 
 from typing import Any
@@ -28,6 +30,23 @@ def sum_of_squares(*weights: Any) -> Any:
     25.0
     """
     return _keras.backend.sum_of_squares([in_float32(_tensor(w)) for w in weights])
+
+
+def sum_of_absolutes(*weights: Any) -> Any:
+    """`sum_k sum(|w_k|)`; half precision is summed in float32.
+
+    The gradient of `|w|` at 0 is 0.
+
+    Args:
+        weights: Variables or tensors of any shape, all of one float dtype.
+
+    Returns:
+        A scalar tensor: float64 for float64 weights, else float32.
+
+    >>> float(sum_of_absolutes(keras.ops.convert_to_tensor([3.0, -4.0])))
+    7.0
+    """
+    return _keras.backend.sum_of_absolutes([in_float32(_tensor(w)) for w in weights])
 
 
 def in_float32(w: Any) -> Any:
