@@ -89,7 +89,7 @@ def set_weight_decay(
         max_learning_rate: Finite float >= 0, the `lr_max` above. Defaults to `None`:
             for a number, the highest learning rate so far; for a
             `LearningRateSchedule`, its highest value at the numbers of steps in its
-            config and at 64 steps between them, or a higher one if it occurs.
+            config and at 16 steps between them, or a higher one if it occurs.
 
     Returns:
         The optimizer to compile the model with.

@@ -83,6 +83,7 @@ def by_torch(model, optimizer, multipliers=(1, 0, 1, 0), rates=(), **arguments):
         yield [w.detach().numpy().copy() for w in weights]
 
 
+# On TensorFlow, Keras' Adam itself is within 4e-7 of torch's in float64.
 def assert_steps_as(model, expected, tolerance=1e-5):
     for x, y, weights in zip(X, Y, expected, strict=True):
         model.train_on_batch(x, y)
@@ -109,7 +110,7 @@ def test_adam_steps_as_torch_adamw(rule, multipliers, torch, float64):
     model = compiled(keras.optimizers.Adam(STEP, **ADAM))
     expected = by_torch(model, torch.optim.AdamW, multipliers, eps=1e-12)
     assert set_weight_decay(model.optimizer, model, RATE, **rule) is model.optimizer
-    assert_steps_as(model, expected, 1e-7)
+    assert_steps_as(model, expected, 1e-6)
 
 
 @pytest.mark.parametrize(("rule", "multipliers"), RULES[-1:])
@@ -117,7 +118,7 @@ def test_sgd_steps_as_torch_sgd(rule, multipliers, torch, float64):
     model = compiled(keras.optimizers.SGD(STEP))
     expected = by_torch(model, torch.optim.SGD, multipliers)
     set_weight_decay(model.optimizer, model, RATE, **rule)
-    assert_steps_as(model, expected, 1e-7)
+    assert_steps_as(model, expected, 1e-6)
 
 
 def test_float32_steps_as_torch_in_float32(torch):

@@ -74,6 +74,10 @@ class Backend:
             w = ops.cast(variable, wide)
             variable.assign(ops.cast(w - w * share, variable.dtype))
 
+    def sum_of_absolutes(self, weights: Sequence[Tensor]) -> Tensor:
+        """`sum_k sum(|w_k|)` of such tensors, as precise as `sum_of_squares`."""
+        return functools.reduce(ops.add, [ops.sum(ops.abs(w)) for w in weights])
+
     def gradients(
         self, loss: Callable[[], Tensor], variables: Sequence[keras.Variable]
     ) -> Sequence[Tensor]:

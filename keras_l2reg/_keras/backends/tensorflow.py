@@ -48,6 +48,10 @@ class Backend(base.Backend):
             in_cross_replica, strategy, share
         )
 
+    def sum_of_absolutes(self, weights):
+        total = _xla_sum if in_xla() else tf.reduce_sum
+        return functools.reduce(tf.add, [total(tf.abs(w)) for w in weights])
+
     def gradients(self, loss, variables):
         with tf.GradientTape() as tape:
             total = loss()

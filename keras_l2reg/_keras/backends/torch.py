@@ -35,6 +35,14 @@ class Backend(base.Backend):
         share = share.to(torch.promote_types(wide, share.dtype))
         torch._foreach_mul_(values, 1.0 - share)
 
+        # One call for all weights, as Keras' optimizers do.
+        torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
+            values, 1.0 - share
+        )
+
+    def sum_of_absolutes(self, weights):
+        return functools.reduce(torch.add, [_exact_sum(w.abs()) for w in weights])
+
     def gradients(self, loss, variables):
         values = [v.value for v in variables]
         return torch.autograd.grad(loss(), values, materialize_grads=True)
