@@ -24,7 +24,6 @@ True
 0.02
 """
 
-from collections.abc import Mapping
 from typing import Any, Unpack
 
 import keras
@@ -49,7 +48,7 @@ def set_weight_decay(
     embeddings: bool = False,
     layers: Patterns = None,
     exclude: Patterns = None,
-    multipliers: Mapping[str, float] | None = None,
+    multipliers: dict[str, float] | None = None,
     couple: Couple = "lr",
     max_learning_rate: float | None = None,
 ) -> keras.optimizers.Optimizer:
