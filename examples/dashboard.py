@@ -25,7 +25,7 @@ import numpy as np
 from glyphs import load_glyphs
 from PIL import Image
 
-from keras_l2reg import L2AllWeights, L2Scheduler, PenaltyLogger
+from keras_l2reg import L2AllWeights, PenaltyLogger, StrengthScheduler
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # The scalars page, unsmoothed, with these charts only.
@@ -93,7 +93,7 @@ def train(epochs, l2, logs):
         validation_data=(glyphs["x_valid"], glyphs["y_valid"]),
         callbacks=[
             PenaltyLogger(),
-            L2Scheduler(lambda epoch: l2 * min(1.0, 2 * epoch / epochs)),
+            StrengthScheduler(lambda epoch: l2 * min(1.0, 2 * epoch / epochs)),
             # After these two, or it would miss their keys.
             keras.callbacks.TensorBoard(logs),
         ],

@@ -30,10 +30,11 @@ if not _is_imported_by_dash_m():
     from keras_l2reg._selection import select_weights
     from keras_l2reg._weights_table import print_weights
     from keras_l2reg.attachment import attach, detach
-    from keras_l2reg.callbacks import L2Scheduler, PenaltyLogger
+    from keras_l2reg.callbacks import PenaltyLogger
     from keras_l2reg.models import L2AllWeights
     from keras_l2reg.optimizers import set_weight_decay
     from keras_l2reg.regularizers import L1L2, L2, InFloat32, L2Loss, Scaled, Sum
+    from keras_l2reg.schedulers import StrengthScheduler
     from keras_l2reg.weights import Weight, find_weights
 
 __all__ = [
@@ -46,9 +47,9 @@ __all__ = [
     "L2Grid",
     "L2Loss",
     "L2Path",
-    "L2Scheduler",
     "PenaltyLogger",
     "Scaled",
+    "StrengthScheduler",
     "Sum",
     "Weight",
     "__version__",

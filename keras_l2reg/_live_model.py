@@ -58,14 +58,18 @@ class LiveStrengthModel(SplitLossModel):
         return strength_value(strength)
 
     def _assign_strength(self, name: str, value: float) -> None:
+        number = self._checked_strength(name, value)
+        self._sync_state()
+        self._require_strength(name).assign(number)
+        if _keras.backend.traces_constants:
+            self._reset_models_with_constant()
+
+    def _checked_strength(self, name: str, value: Any) -> float:
+        """A value for a strength as a float; an error if it can't be assigned."""
         strength = self._require_strength(name)
         number = strength_value(check_strength(value, name))
         # The value of a variable was not checked yet.
-        number = check_representable(check_number(number, name), name, strength.dtype)
-        self._sync_state()
-        strength.assign(number)
-        if _keras.backend.traces_constants:
-            self._reset_models_with_constant()
+        return check_representable(check_number(number, name), name, strength.dtype)
 
     def _live_strengths(self) -> dict[str, keras.Variable]:
         """The variables of the live strengths by name; empty if there are none."""

@@ -6,10 +6,10 @@
 >>> ax.get_xlabel(), ax.get_ylabel()
 ('epoch', 'penalty (units of the loss)')
 
-`plot_path` plots the result of `l2_path`, `plot_weights` the norms of the weights
-before and after training; `save_picture` saves any of these plots. In a notebook, the
-returned object is displayed if it is the last expression of a cell. The plots are
-readable in black and white.
+`plot_norms` plots norms and updates over epochs, `plot_path` the result of `l2_path`,
+`plot_weights` the norms of the weights before and after training; `save_picture` saves
+any of these plots. In a notebook, the returned object is displayed if it is the last
+expression of a cell. The plots are readable in black and white.
 """
 
 import math
@@ -19,15 +19,23 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_l2reg._figures import LEGEND, LEGEND_ABOVE, new_axes, save_picture
+from keras_l2reg._figures import (
+    LEGEND,
+    LEGEND_ABOVE,
+    new_axes,
+    new_figure,
+    save_picture,
+)
 from keras_l2reg._path.plot import plot_path
 from keras_l2reg._selection import select_weights
 from keras_l2reg._sums import sum_of_squares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = [
+    "plot_norms",
     "plot_path",
     "plot_penalties",
     "plot_weights",
@@ -35,7 +43,6 @@ __all__ = [
     "weight_norms",
 ]
 
-_PREFIX = "penalty/"
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx", "|||", "ooo", "---")
 _MARKERS = "os^vDXP*"
 
@@ -73,10 +80,10 @@ def plot_penalties(
     >>> ax.get_yscale()
     'log'
     """
-    series = _largest(_penalties_in(history), 12)
+    series = _largest(_series(history, "penalty/", "PenaltyLogger()"), 12)
     ax = new_axes() if ax is None else ax
     if log:
-        _draw_lines(series, ax)
+        _draw_lines(series, ax, [*series])
     else:
         _draw_stack(series, ax)
     ax.set(xlabel="epoch", ylabel="penalty (units of the loss)")
@@ -93,19 +100,26 @@ def plot_penalties(
     return ax
 
 
-def _penalties_in(history: Any) -> dict[str, Any]:
-    """The penalties of each epoch, by the name of the weight."""
+def _series(history: Any, prefix: str, needed: str = "") -> dict[str, Any]:
+    """The values of each epoch, by the name of the weight.
+
+    Args:
+        history: As for `plot_penalties`.
+        prefix: What precedes the names in the keys.
+        needed: The callback that logs them, for an error if there are none. Defaults
+            to none, no error.
+    """
     history = getattr(history, "history", history)
     series = {
-        key.removeprefix(_PREFIX): values
+        key.removeprefix(prefix): values
         for key, values in history.items()
-        if key.startswith(_PREFIX)
+        if key.startswith(prefix)
     }
-    if not series:
+    if not series and needed:
         raise ValueError(
-            "Expected a history with keys such as 'penalty/hidden/kernel', which the "
+            f"Expected a history with keys such as '{prefix}hidden/kernel', which the "
             f"callback `PenaltyLogger` adds. Received: the keys {sorted(history)}; "
-            "train with `fit(..., callbacks=[PenaltyLogger()])`"
+            f"train with `fit(..., callbacks=[{needed}])`"
         )
     return series
 
@@ -120,9 +134,11 @@ def _largest(series: dict[str, Any], count: int) -> dict[str, Any]:
     return {f"{len(others)} others": np.sum(others, axis=0), **kept}
 
 
-def _draw_lines(series: dict[str, Any], ax: "Axes") -> None:
-    colors = _shades(len(series))
-    for k, (name, values) in enumerate(series.items()):
+def _draw_lines(series: dict[str, Any], ax: "Axes", names: list[str]) -> None:
+    """Draw lines on a log scale, in the style of their position among `names`."""
+    colors = _shades(len(names))
+    for name, values in series.items():
+        k = names.index(name)
         ax.plot(
             np.arange(1, 1 + len(values)),
             values,
@@ -151,6 +167,63 @@ def _shades(count: int) -> Any:
     import matplotlib
 
     return matplotlib.colormaps["viridis"](np.linspace(0.15, 0.85, count))
+
+
+# ----------------------------------------------------------------------- norms
+
+
+def plot_norms(
+    history: keras.callbacks.History | Mapping[str, Sequence[float]],
+    figure: "Figure | SubFigure | None" = None,
+) -> "Figure | SubFigure":
+    """Plot each weight's norm and its relative update over the epochs, on log scales.
+
+    A third panel shows the effective learning rates, if there are any. If there are
+    more than 12 weights, those of the largest norms are drawn.
+
+    Args:
+        history: What `fit` returned with a `PenaltyLogger(norms=True)` among its
+            callbacks, or its `.history` dict.
+        figure: `matplotlib.figure.Figure` or `SubFigure` to draw on, best with
+            `layout="constrained"`. Defaults to `None`, a new figure.
+
+    Returns:
+        The figure; `save_picture(figure, "norms.png")` saves the picture.
+
+    Raises:
+        ValueError: the history has no `norm/...` keys.
+        ImportError: matplotlib is missing.
+
+    Example:
+
+    >>> figure = plot_norms({"norm/out/kernel": [2.0, 1.0],
+    ...                      "update/out/kernel": [0.5, 0.1]})
+    >>> [ax.get_ylabel() for ax in figure.axes]
+    ['norm, ||w||', 'update, ||w - w_before|| / ||w||']
+
+    References:
+        - van Laarhoven, [L2 Regularization versus Batch and Weight Normalization](
+          https://arxiv.org/abs/1706.05350), 2017 (the effective learning rate).
+    """
+    panels = {
+        "norm, ||w||": _series(history, "norm/", "PenaltyLogger(norms=True)"),
+        "update, ||w - w_before|| / ||w||": _series(history, "update/"),
+        "effective rate, lr / ||w||²": _series(history, "effective_rate/"),
+    }
+    panels = {label: series for label, series in panels.items() if series}
+    figure = new_figure(1.0 + 2.4 * len(panels)) if figure is None else figure
+    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    # The same style in all panels; only some weights have an effective rate.
+    norms = panels["norm, ||w||"]
+    names = sorted(norms, key=lambda name: np.nanmax(norms[name]), reverse=True)[:12]
+    for ax, (label, series) in zip(axes, panels.items(), strict=True):
+        _draw_lines({k: v for k, v in series.items() if k in names}, ax, names)
+        ax.set_ylabel(label)
+    axes[-1].set_xlabel("epoch")
+    axes[-1].get_xaxis().get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), **LEGEND)
+    figure.align_ylabels()
+    return figure
 
 
 # --------------------------------------------------------------------- weights

@@ -1,13 +1,9 @@
-"""PenaltyLogger and L2Scheduler, followed by the callbacks of Keras."""
+"""PenaltyLogger, followed by the callbacks of Keras."""
 
 import csv
-import functools
 import io
-import os
 import pickle
 import re
-import signal
-import subprocess
 import sys
 import warnings
 
@@ -18,8 +14,8 @@ from keras import layers, ops
 
 from keras_l2reg import (
     L2AllWeights,
-    L2Scheduler,
     PenaltyLogger,
+    StrengthScheduler,
     attach,
     penalties,
     print_penalties,
@@ -135,8 +131,12 @@ def test_a_callback_that_misses_the_penalties_is_named(before, name, tmp_path):
 
 def test_a_csv_logger_listed_first_lacks_the_columns_that_the_warning_names(tmp_path):
     path = tmp_path / "log.csv"
-    with pytest.warns(UserWarning, match="CSVLogger before L2Scheduler .* 'l2'"):
-        fit(wrapped(), keras.callbacks.CSVLogger(path), L2Scheduler(lambda epoch: 0.1))
+    with pytest.warns(UserWarning, match="CSVLogger before StrengthScheduler .* 'l2'"):
+        fit(
+            wrapped(),
+            keras.callbacks.CSVLogger(path),
+            StrengthScheduler(lambda epoch: 0.1),
+        )
     with open(path) as file:
         assert "l2" not in csv.DictReader(file).fieldnames
 
@@ -355,187 +355,114 @@ def test_a_terminal_that_lacks_a_letter_does_not_end_the_training(monkeypatch):
     assert b"\\xe9/kernel" in terminal.buffer.getvalue()
 
 
-# --- L2Scheduler -----------------------------------------------------------------
+# --- norms -----------------------------------------------------------------------
 
 
-def test_l2_follows_a_function_of_the_epoch():
-    model = wrapped(step_size=0.0)
-    history = fit(model, L2Scheduler(lambda epoch: 0.1 / (epoch + 1)), epochs=3)
-    expected = [0.1, 0.05, 0.1 / 3]
-    np.testing.assert_allclose(history["l2"], expected, rtol=1e-6)
-    squares = sum(expected_penalties(model, 1.0).values())
-    np.testing.assert_allclose(
-        history["penalty"], np.multiply(expected, squares), rtol=1e-6
+def normalized(optimizer):
+    """A model whose first kernel's scale is cancelled by the normalization."""
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, use_bias=False, name="hidden"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dense(2, name="out"),
+        ]
     )
+    model = L2AllWeights(model, 0.05)
+    model.compile(optimizer, "mse")
+    return model
 
 
-def test_l2_follows_a_function_of_the_epoch_and_the_strength():
-    history = fit(
-        wrapped(0.4), L2Scheduler(lambda e, l2: l2 / 2 if e else l2), epochs=3
-    )
-    np.testing.assert_allclose(history["l2"], [0.4, 0.2, 0.1], rtol=1e-6)
-
-
-def test_l2_follows_a_schedule_over_epochs():
-    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [0, 1], [0.3, 0.2, 0.1]
-    )
-    history = fit(wrapped(), L2Scheduler(schedule), epochs=4)
-    np.testing.assert_allclose(history["l2"], [0.3, 0.2, 0.1, 0.1], rtol=1e-6)
-
-
-class Strengths(keras.callbacks.Callback):
-    """Records the strength of each step."""
+class SavedWeights(keras.callbacks.Callback):
+    """Saves kernels and learning rate, and the logs of each batch and each epoch."""
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.batches, self.epochs = [], []
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.seen.append(self.model.l2)
+    def kernels(self):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        found = {
+            name: ops.convert_to_numpy(self.model.get_layer(name).kernel).copy()
+            for name in ("hidden", "out")
+        }
+        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        return found, rate
 
-
-def test_a_schedule_over_steps_continues_in_the_next_fit():
-    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 20, 0.0)
-    model, strengths = wrapped(step_size=0.0), Strengths()
-    history = fit(model, L2Scheduler(schedule, unit="step"), strengths)
-    expected = 1 - np.arange(10) / 20
-    np.testing.assert_allclose(strengths.seen, expected, rtol=1e-5)
-    np.testing.assert_allclose(history["l2"], expected[[4, 9]], rtol=1e-5)
-    squares = sum(expected_penalties(model, 1.0).values())
-    means = squares * expected.reshape(2, 5).mean(axis=1)
-    np.testing.assert_allclose(history["penalty"], means, rtol=1e-5)
-    strengths.seen.clear()
-    fit(model, L2Scheduler(schedule, unit="step"), strengths, epochs=1)
-    np.testing.assert_allclose(strengths.seen, 0.5 - np.arange(5) / 20, rtol=1e-5)
-
-
-def test_steps_are_the_optimizers_when_gradients_are_accumulated():
-    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 10, 0.0)
-    model, strengths = wrapped(), Strengths()
-    accumulating = keras.optimizers.SGD(0.01, gradient_accumulation_steps=5)
-    model.compile(accumulating, "mse")
-    fit(model, L2Scheduler(schedule, unit="step"), strengths, epochs=3)
-    expected = 1 - np.repeat([0, 1, 2], 5) / 10
-    np.testing.assert_allclose(strengths.seen, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("unit", ["epoch", "step"])
-def test_a_scheduler_causes_no_new_trace(unit):
-    count = []
-
-    class Counting(layers.Layer):
-        def call(self, x):
-            count.append(1)
-            return x
-
-    model = L2AllWeights(
-        keras.Sequential([keras.Input((4,)), Counting(), layers.Dense(2)]), 0.1
-    )
-    model.compile("sgd", "mse")
-    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
-    fit(model, L2Scheduler(schedule, unit=unit), epochs=1)
-    traced = len(count)
-    fit(model, L2Scheduler(schedule, unit=unit), PenaltyLogger(1), epochs=3)
-    if keras.backend.backend() != "torch":  # which runs the Python at each step
-        assert len(count) == traced
-
-
-def test_verbose_prints_the_strength(capsys):
-    fit(wrapped(), L2Scheduler(lambda epoch: 0.125, verbose=1), epochs=1)
-    assert "Epoch 1: L2Scheduler sets l2 to 0.125." in capsys.readouterr().out
-
-
-def test_verbose_prints_the_strength_at_the_start_of_an_epoch_of_steps(capsys):
-    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 20, 0.0)
-    fit(wrapped(), L2Scheduler(schedule, unit="step", verbose=1))
-    out = capsys.readouterr().out
-    assert re.findall(r"Epoch (\d): L2Scheduler sets l2 to (\S+),", out) == [
-        ("1", "1"),
-        ("2", "0.75"),
-    ]
-
-
-def test_a_function_is_called_as_its_signature_allows():
-    for function in [
-        lambda *args: 0.1 * len(args),
-        lambda epoch=0, **_: 0.1,
-        lambda epoch, l2=None, *, factor=0.1: factor,
-        functools.partial(lambda factor, epoch: factor, 0.1),
-    ]:
-        history = fit(wrapped(), L2Scheduler(function), epochs=1)
-        assert history["l2"] == pytest.approx([0.1])
-
-
-@pytest.mark.parametrize(
-    "schedule", [max, dict, lambda epoch, *, factor: factor, lambda: 0.1]
-)
-def test_a_function_of_unknown_arguments_is_refused_with_a_way_out(schedule):
-    with pytest.raises(TypeError, match=r"argument `schedule`.*lambda epoch, l2"):
-        L2Scheduler(schedule)
-
-
-def test_a_number_is_refused_as_a_schedule():
-    with pytest.raises(TypeError, match=r"Received: schedule=0\.1; .*`model\.l2`"):
-        L2Scheduler(0.1)
-
-
-# --- Killed and resumed ----------------------------------------------------------
-
-TRAINING = '''
-import os, signal, sys
-import keras, numpy as np
-sys.path.insert(0, sys.argv[1])
-from test_callbacks import Strengths, fit, scheduler, wrapped
-
-class Kill(keras.callbacks.Callback):
-    """Kills the process in the middle of the third epoch."""
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
+        self.start = self.kernels()
+
     def on_train_batch_end(self, batch, logs=None):
-        if self.epoch == 2 and batch == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+        self.batches.append((*self.kernels(), dict(logs)))
 
-keras.utils.set_random_seed(7)
-model = wrapped()
-model.load_weights(sys.argv[2] + "/start.weights.h5")
-backup = keras.callbacks.BackupAndRestore(sys.argv[2] + "/backup-" + sys.argv[3])
-fit(model, backup, scheduler(sys.argv[3]), Kill(), epochs=4)
-'''
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append((self.start[0], *self.kernels(), dict(logs)))
 
 
-def scheduler(kind):
-    if kind == "function":
-        return L2Scheduler(lambda epoch, l2: l2 * 0.5 if epoch else l2)
-    decay = keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.9)
-    return L2Scheduler(decay, unit=kind)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(k, marks=pytest.mark.slow) for k in ("step", "function", "epoch")],
-)
-def test_a_killed_run_resumes_as_if_it_was_never_stopped(kind, tmp_path):
-    start = wrapped()
-    start.save_weights(tmp_path / "start.weights.h5")
-    died = subprocess.run(
-        [sys.executable, "-c", TRAINING, os.path.dirname(__file__), tmp_path, kind],
-        capture_output=True,
-        text=True,
-        timeout=300,
+def check_norms(before, kernels, rate, logs):
+    """Compare the logs with NumPy in float64."""
+    for name, kernel in kernels.items():
+        now, old = kernel.astype("float64"), before[name].astype("float64")
+        norm = np.linalg.norm(now)
+        update = np.linalg.norm(now - old) / norm
+        np.testing.assert_allclose(logs[f"norm/{name}/kernel"], norm, rtol=1e-6)
+        np.testing.assert_allclose(
+            logs[f"update/{name}/kernel"], update, rtol=1e-4, atol=1e-8
+        )
+    expected = rate / np.linalg.norm(kernels["hidden"]) ** 2
+    np.testing.assert_allclose(
+        logs["effective_rate/hidden/kernel"], expected, rtol=1e-5
     )
-    assert died.returncode == -signal.SIGKILL, died.stderr[-3000:]
+    assert "effective_rate/out/kernel" not in logs
 
-    def run(*callbacks):
-        model, strengths = wrapped(), Strengths()
-        model.load_weights(tmp_path / "start.weights.h5")
-        return fit(model, *callbacks, scheduler(kind), strengths, epochs=4), strengths
 
-    unbroken, all_strengths = run()
-    backup = keras.callbacks.BackupAndRestore(tmp_path / f"backup-{kind}")
-    resumed, strengths = run(backup)
-    assert len(resumed["loss"]) == 2, "the two epochs that were not finished"
-    for key, values in unbroken.items():
-        np.testing.assert_allclose(resumed[key], values[2:], rtol=1e-5)
-    np.testing.assert_allclose(strengths.seen, all_strengths.seen[10:], rtol=1e-6)
+RATES = {
+    "constant": lambda: keras.optimizers.Adam(0.05),
+    "schedule": lambda: keras.optimizers.SGD(
+        keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.9), momentum=0.5
+    ),
+}
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_norms_and_updates_equal_those_of_numpy_on_saved_weights(rate):
+    saved = SavedWeights()
+    model = normalized(RATES[rate]())
+    fit(model, PenaltyLogger(2, norms=True), saved, epochs=3)
+    for record in saved.epochs:
+        check_norms(*record)
+    # Five batches of an epoch: logged after the second and the fourth.
+    first, second, _, fourth, _ = saved.batches[:5]
+    assert "norm/hidden/kernel" not in first[2]
+    check_norms(second[0], *fourth)
+
+
+def test_norms_follow_a_layer_that_is_frozen_between_two_fits():
+    model, logger = normalized("sgd"), PenaltyLogger(norms=True)
+    fit(model, logger)
+    model.get_layer("out").trainable = False
+    model.compile("sgd", "mse")
+    history = fit(model, logger)
+    assert "norm/hidden/kernel" in history
+    assert "norm/out/kernel" not in history
+
+
+def test_a_weight_that_stays_zero_has_an_update_of_zero():
+    model = bare()
+    model.set_weights([np.zeros_like(w) for w in model.get_weights()])
+    history = fit(model, PenaltyLogger(norms=True))
+    assert history["update/hidden/kernel"] == [0.0, 0.0]
+
+
+def test_a_logger_of_norms_is_pickled_without_its_compiled_function():
+    logger = PenaltyLogger(1, norms=True)
+    fit(normalized("sgd"), logger)
+    copy = pickle.loads(pickle.dumps(logger))
+    assert "norm/out/kernel" in fit(normalized("sgd"), copy)
+
+
+def test_norms_are_off_by_default_and_a_flag():
+    assert not any("norm/" in key for key in fit(wrapped(), PenaltyLogger()))
+    with pytest.raises(TypeError, match=r"argument `norms`.*Received: norms=1"):
+        PenaltyLogger(norms=1)

@@ -21,7 +21,7 @@ from small import (
     trained_penalty,
 )
 
-from keras_l2reg import L2, L2AllWeights, L2Scheduler, attach, audit, detach
+from keras_l2reg import L2, L2AllWeights, StrengthScheduler, attach, audit, detach
 
 BACKEND = keras.backend.backend()
 # A test below is about these warnings of JAX; in the others they are expected.
@@ -448,4 +448,4 @@ def test_a_scheduler_of_a_wrapper_within_another_model_is_refused():
     wrapper = L2AllWeights(mlp(), 0.5)
     outer = compiled(keras.Sequential([keras.Input((4,)), wrapper]))
     with pytest.raises(ValueError, match="Expected a model wrapped"):
-        outer.fit(X, Y, verbose=0, callbacks=[L2Scheduler(lambda epoch: 0.1)])
+        outer.fit(X, Y, verbose=0, callbacks=[StrengthScheduler(lambda epoch: 0.1)])

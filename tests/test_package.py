@@ -12,6 +12,7 @@ import keras_l2reg
 PUBLIC_MODULES = {
     "attachment",
     "callbacks",
+    "schedulers",
     "models",
     "optimizers",
     "plotting",

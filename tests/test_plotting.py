@@ -14,6 +14,7 @@ from PIL import Image
 
 from keras_l2reg import L2AllWeights, L2Path, PenaltyLogger, l2_path
 from keras_l2reg.plotting import (
+    plot_norms,
     plot_path,
     plot_penalties,
     plot_weights,
@@ -300,6 +301,39 @@ def test_an_empty_path_is_refused():
 
 
 # --------------------------------------------------------------------- weights
+
+
+def watched(weights=3, epochs=4):
+    names = [f"layer_{k}/kernel" for k in range(weights)]
+    falling = np.geomspace(1.0, 0.1, epochs)
+    history = {f"norm/{n}": (k + 1) * falling for k, n in enumerate(names)}
+    history |= {f"update/{n}": falling / (k + 2) for k, n in enumerate(names)}
+    return history | {f"effective_rate/{names[0]}": 0.1 / falling**2}
+
+
+def test_norms_updates_and_effective_rates_have_a_panel_each():
+    history = watched()
+    norms, updates, rates = plot_norms(history).axes
+    for ax, prefix in ((norms, "norm/"), (updates, "update/")):
+        drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
+        assert len(drawn) == 3
+        for name, values in drawn.items():
+            np.testing.assert_array_equal(values, history[prefix + name])
+    (rate,) = rates.lines
+    style = {line.get_label(): line.get_color() for line in norms.lines}
+    assert list(rate.get_color()) == list(style[rate.get_label()])
+    assert all(ax.get_ylabel() for ax in (norms, updates, rates))
+
+
+def test_of_many_weights_the_largest_norms_are_drawn():
+    norms, *_ = plot_norms(watched(weights=20)).axes
+    drawn = {line.get_label() for line in norms.lines}
+    assert drawn == {f"layer_{k}/kernel" for k in range(8, 20)}
+
+
+def test_a_history_without_norms_is_refused():
+    with pytest.raises(ValueError, match=r"PenaltyLogger\(norms=True\)"):
+        plot_norms({"penalty/out/kernel": [1.0]})
 
 
 def test_norms_equal_those_of_numpy():

@@ -16,6 +16,7 @@ import keras
 from keras_l2reg import _keras
 from keras_l2reg._audit.facts import ModelFacts, l2_to_zero_of, names_of
 from keras_l2reg._roles import KERNEL_ROLES
+from keras_l2reg.weights import Weight
 
 layers = keras.layers
 
@@ -71,11 +72,24 @@ def scale_invariant(facts: ModelFacts) -> tuple[str, ...]:
     return names_of(
         w
         for w in facts.penalized
-        if w.role in KERNEL_ROLES
-        and l2_to_zero_of(w.regularizer)
+        if l2_to_zero_of(w.regularizer) and is_scale_invariant(w, consumers)
+    )
+
+
+def is_scale_invariant(
+    weight: Weight, consumers: Mapping[int, list[keras.Operation | None]]
+) -> bool:
+    """Whether a weight is a kernel whose scale normalizations cancel.
+
+    Args:
+        weight: The `Weight`.
+        consumers: What `_keras.consumers` returns for its model.
+    """
+    return (
+        weight.role in KERNEL_ROLES
         # A weight of the model itself belongs to no layer of the graph.
-        and w.layers
-        and _is_normalized(w.layers[-1], consumers)
+        and bool(weight.layers)
+        and _is_normalized(weight.layers[-1], consumers)
     )
 
 

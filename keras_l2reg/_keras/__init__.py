@@ -4,7 +4,6 @@ Each function provides one thing that public Keras does not; `tests/test_keras.p
 if Keras changes any of them. Callers write `_keras.sublayers(...)`, so that every use
 is easy to find.
 
-============  ====================================================================
 `attributes`  which layer attributes hold the regularizers that are saved
 `callbacks`   whether Keras waits for a callback after each batch
 `layers`      the layers of a model, their variables, and what reads their outputs
@@ -17,6 +16,21 @@ is easy to find.
 `variables`   which regularizers they accept, and which are seeds
 `backends`    one module per backend, behind the interface `backends.base.Backend`
 ============  ====================================================================
+=======
+===================  ===============================================================
+`attributes`         which layer attributes hold the regularizers that are saved
+`callbacks`          whether Keras waits for a callback after each batch
+`layers`             the layers of a model, their variables, what reads their outputs
+`losses`             the separate terms of a model's loss
+`optimizer_wrapper`  an optimizer around an optimizer
+`optimizers`         which optimizer updates a variable, and whether it decays it
+`saving`             Keras' safe mode of loading, and its legacy format
+`steps`              the compiled steps of `fit` and `evaluate`
+`traces`             whether a compiled step still matches the model
+`training`           the trainer: members, compile arguments, running calls
+`variables`          which regularizers they accept, and which are seeds
+`backends`           one module per backend, behind the interface `base.Backend`
+===================  ===============================================================
 """
 
 from keras.src.trainers.compile_utils import MetricsList
@@ -44,12 +58,19 @@ from keras_l2reg._keras.losses import (
     losses_of_calls,
     penalized_variables,
 )
+from keras_l2reg._keras.optimizer_wrapper import OptimizerWrapper
 from keras_l2reg._keras.optimizers import (
     decayed_after_loading,
     decays,
     decays_in,
+    exchange_optimizer,
+    is_update,
+    learning_rate_of,
     optimizer_for,
-    set_decay_rate,
+    optimizers_within,
+    stop_decay,
+    updater_of,
+    updaters,
 )
 from keras_l2reg._keras.saving import deserializing, is_saving_h5
 from keras_l2reg._keras.steps import reset_compiled_steps, traced_functions
@@ -66,6 +87,7 @@ from keras_l2reg._keras.variables import check_variables_accept, is_seed
 __all__ = [
     "BatchLogsCallback",
     "MetricsList",
+    "OptimizerWrapper",
     "added_losses_at",
     "adds_losses",
     "all_layers",
@@ -80,14 +102,18 @@ __all__ = [
     "decays_in",
     "deserializing",
     "example_inputs",
+    "exchange_optimizer",
     "fresh_data_loss",
     "is_built_throughout",
     "is_saving_h5",
     "is_seed",
+    "is_update",
+    "learning_rate_of",
     "loss_gradients",
     "losses_kept",
     "losses_of_calls",
     "optimizer_for",
+    "optimizers_within",
     "outermost_layer",
     "overridden",
     "own_metrics",
@@ -96,10 +122,12 @@ __all__ = [
     "regularizer_attribute",
     "reset_compiled_steps",
     "runs_with",
-    "set_decay_rate",
     "stale_steps",
+    "stop_decay",
     "sublayers",
     "traced_functions",
     "trainer_members",
     "unbuilt_names",
+    "updater_of",
+    "updaters",
 ]

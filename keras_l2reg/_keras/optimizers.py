@@ -1,22 +1,43 @@
-"""Which optimizer updates a variable, and whether it decays it."""
+"""Which optimizer updates a variable, whether it decays it, and its exchange."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
+from keras import ops
+
+
+def optimizers_within(optimizer: Any) -> Iterator[Any]:
+    """An optimizer, and those around which it is, from the outermost inwards."""
+    while optimizer is not None:
+        yield optimizer
+        optimizer = vars(optimizer).get("inner_optimizer")
+
+
+def updaters(optimizer: Any) -> list[Any]:
+    """The optimizer, or those of a `MultiOptimizer`, as far as it knows them yet."""
+    return list(getattr(optimizer, "optimizers", [optimizer]))
+
+
+def updater_of(optimizer: Any, variable: keras.Variable) -> Any:
+    """The optimizer itself, or that of a `MultiOptimizer` which updates `variable`."""
+    if not hasattr(optimizer, "_optimizer_map"):
+        return optimizer
+    # A map may be a function that makes a new optimizer at each call.
+    known = vars(optimizer).get("_var_to_optimizer_idx", {})
+    index = known.get(optimizer._var_key(variable))
+    if index is None:
+        return optimizer._optimizer_map(variable)
+    return optimizer.optimizers[index]
 
 
 def optimizer_for(
     model: keras.Model, variable: keras.Variable
 ) -> keras.optimizers.Optimizer | None:
     """The optimizer that actually updates `variable`, or `None` if there is none."""
-    optimizer: Any = getattr(model, "optimizer", None)
-    # Loss scaling wraps a `MultiOptimizer`, never the other way round.
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if hasattr(optimizer, "_optimizer_map"):
-        optimizer = optimizer._optimizer_map(variable)
-    return optimizer
+    *_, innermost = None, *optimizers_within(getattr(model, "optimizer", None))
+    return innermost and updater_of(innermost, variable)
 
 
 def decays(optimizer: Any, variable: keras.Variable) -> bool:
@@ -32,7 +53,10 @@ def decays(optimizer: Any, variable: keras.Variable) -> bool:
 
 def decays_in(model: keras.Model, variable: keras.Variable) -> bool:
     """Whether the optimizer that `model` was compiled with decays `variable`."""
-    return decays(optimizer_for(model, variable), variable)
+    around = optimizers_within(getattr(model, "optimizer", None))
+    return any(
+        decays(updater_of(optimizer, variable), variable) for optimizer in around
+    )
 
 
 def decayed_after_loading(
@@ -58,9 +82,40 @@ def decayed_after_loading(
     return found
 
 
-def set_decay_rate(optimizer: Any, rate: float) -> None:
-    """Give an optimizer one decay rate for all the weights that it decays."""
-    optimizer.weight_decay = rate
-    if hasattr(optimizer, "adam_weight_decay"):
+def stop_decay(optimizer: Any) -> None:
+    """Set the optimizer's own weight decay, if it has one, to 0.
+
+    Not to `None`, which `AdamW` does not accept when it is loaded.
+    """
+    for updater in updaters(optimizer):
         # Muon updates weights that are not matrices as Adam does, with another rate.
-        optimizer.adam_weight_decay = rate
+        for name in ("weight_decay", "adam_weight_decay"):
+            if getattr(updater, name, None):
+                setattr(updater, name, 0.0)
+
+
+def learning_rate_of(optimizer: Any) -> Any:
+    """What the learning rate comes from: a variable, a schedule or a function."""
+    return optimizer._learning_rate
+
+
+def is_update(optimizer: Any) -> Any:
+    """1.0 if the next `apply` updates the weights; 0.0 if it only adds up gradients."""
+    steps = optimizer.gradient_accumulation_steps
+    if not steps:
+        return 1.0
+    return ops.cast(ops.equal((optimizer._iterations + 1) % steps, 0), "float32")
+
+
+def exchange_optimizer(model: keras.Model, old: Any, new: Any) -> None:
+    """Let `model` train with `new` where it was compiled with `old`."""
+    optimizer: Any = getattr(model, "optimizer", None)
+    if optimizer is old:
+        model.optimizer = new
+    # The loss scaling that `compile` adds for mixed precision.
+    elif getattr(optimizer, "inner_optimizer", None) is old:
+        optimizer.inner_optimizer = new
+    compiled_with = getattr(model, "_compile_config", None)
+    if compiled_with is not None and compiled_with.config["optimizer"] is old:
+        # Of this, the saved config is made.
+        compiled_with.config["optimizer"] = new

@@ -90,7 +90,11 @@ def test_weight_decay_beside_any_l2_is_double_decay(towards_start):
     ):
         model = L2AllWeights(mlp(), **strengths, towards_start=towards_start)
         model.compile(keras.optimizers.AdamW(weight_decay=0.01), "mse")
-        assert codes(model).get("double-decay") == expected
+        found = codes(model)
+        assert found.get("double-decay") == expected
+        # Weight decay is to zero, so it can't replace a penalty towards the start.
+        is_coupled = expected is not None and not towards_start
+        assert ("coupled-adaptive" in found) == is_coupled
 
 
 def test_equal_distances_are_not_duplicated():

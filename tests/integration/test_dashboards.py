@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_l2reg import L2AllWeights, L2Scheduler, PenaltyLogger
+from keras_l2reg import L2AllWeights, PenaltyLogger, StrengthScheduler
 
 RNG = np.random.default_rng(0)
 X, X_VAL = RNG.normal(size=(2, 20, 30)).astype("float32")
@@ -99,7 +99,7 @@ def expected_logs(snapshots):
 def fit_with(dashboard):
     """The history of a fit that `dashboard` saw, and its weights epoch by epoch."""
     snapshots = Snapshots()
-    schedule = L2Scheduler(lambda epoch: STRENGTHS[epoch])
+    schedule = StrengthScheduler(lambda epoch: STRENGTHS[epoch])
     history = fit(wrapped(), PenaltyLogger(), schedule, snapshots, dashboard)
     return history, snapshots
 

@@ -17,9 +17,9 @@ from keras_l2reg import (
     L2,
     L2AllWeights,
     L2Loss,
-    L2Scheduler,
     PenaltyLogger,
     Scaled,
+    StrengthScheduler,
     Sum,
     attach,
     audit,
@@ -455,31 +455,37 @@ CASES |= {
     "share_nan": (lambda m: PenaltyLogger(warn_share=NAN), dense_model, "nan"),
     "share_text": (lambda m: PenaltyLogger(warn_share="a"), dense_model, "'a'"),
     "share_bool": (lambda m: PenaltyLogger(warn_share=True), dense_model, "True"),
-    "schedule_number": (lambda m: L2Scheduler(0.1), dense_model, "0.1"),
-    "schedule_none": (lambda m: L2Scheduler(None), dense_model, "None"),
-    "schedule_of_nothing": (lambda m: L2Scheduler(lambda: 0.1), dense_model, "lambda"),
+    "schedule_number": (lambda m: StrengthScheduler(0.1), dense_model, "0.1"),
+    "schedule_none": (lambda m: StrengthScheduler(None), dense_model, "none"),
+    "schedule_of_nothing": (
+        lambda m: StrengthScheduler(lambda: 0.1),
+        dense_model,
+        "lambda",
+    ),
     "schedule_of_three": (
-        lambda m: L2Scheduler(lambda a, b, c: 0.1),
+        lambda m: StrengthScheduler(lambda a, b, c: 0.1),
         dense_model,
         "lambda",
     ),
     "unit_unknown": (
-        lambda m: L2Scheduler(lambda epoch: 0.1, unit="batch"),
+        lambda m: StrengthScheduler(lambda epoch: 0.1, unit="batch"),
         dense_model,
         "batch",
     ),
-    "function_of_steps": (
-        lambda m: L2Scheduler(lambda step: 0.1, unit="step"),
+    "schedule_of_no_l1": (
+        lambda m: StrengthScheduler(l1=lambda epoch: 0.1).set_model(
+            L2AllWeights(dense_model(), 0.1)
+        ),
         dense_model,
-        "schedule=",
+        "l1=0.0",
     ),
     "scheduler_on_a_bare_model": (
-        lambda m: L2Scheduler(lambda epoch: 0.1).set_model(m),
+        lambda m: StrengthScheduler(lambda epoch: 0.1).set_model(m),
         dense_model,
         "Sequential",
     ),
     "scheduler_without_l2": (
-        lambda m: L2Scheduler(lambda epoch: 0.1).set_model(
+        lambda m: StrengthScheduler(lambda epoch: 0.1).set_model(
             L2AllWeights(dense_model(), regularizer="l1")
         ),
         dense_model,
@@ -904,7 +910,7 @@ def test_a_schedule_that_returns_no_strength_stops_fit():
     x, y = np.ones((4, 4), "float32"), np.ones((4, 2), "float32")
     for nonsense in (None, -1.0, NAN, "0.1"):
         with pytest.raises((ValueError, TypeError), match="l2"):
-            callback = L2Scheduler(lambda epoch, value=nonsense: value)
+            callback = StrengthScheduler(lambda epoch, value=nonsense: value)
             wrapped.fit(x, y, verbose=0, callbacks=[callback])
         assert wrapped.l2 == 0.25
     assert np.isfinite(wrapped.fit(x, y, verbose=0).history["loss"]).all()

@@ -9,7 +9,7 @@ import pytest
 from disk import full_disk
 from paths import L2, InNthRun, compiled, network, path_of
 
-from keras_l2reg import L2AllWeights, L2Path, L2Scheduler
+from keras_l2reg import L2AllWeights, L2Path, StrengthScheduler
 
 NAN = math.nan
 
@@ -234,13 +234,13 @@ def test_a_metric_that_is_nan_in_each_run_can_only_be_shown():
 
 def test_runs_whose_strength_a_callback_changes_keep_their_records():
     wrapped = compiled(L2AllWeights(network()))
-    schedule = L2Scheduler(lambda epoch: 0.02)
+    schedule = StrengthScheduler(lambda epoch: 0.02)
     path = path_of(wrapped, callbacks=[schedule])
     assert [(r["l2"], r["repeats"]) for r in path.records] == [(l2, 1) for l2 in L2]
     logged = [record["logged_l2"] for record in path.records]
     assert logged == pytest.approx([0.02] * 3)
     assert "the runs ended with `logged_l2`" in str(path)
-    same = path_of(wrapped, callbacks=[L2Scheduler(lambda epoch, l2: l2)])
+    same = path_of(wrapped, callbacks=[StrengthScheduler(lambda epoch, l2: l2)])
     assert "logged_l2" not in str(same)
 
 

@@ -14,8 +14,8 @@ from keras_l2reg import (
     Findings,
     L2AllWeights,
     L2Path,
-    L2Scheduler,
     PenaltyLogger,
+    StrengthScheduler,
     Weight,
     attach,
     audit,
@@ -40,7 +40,7 @@ assert_type(model, L2AllWeights)
 assert_type(model.l2, float)
 model.l2 = 0.001
 model.compile("sgd", "mse")
-scheduler = L2Scheduler(lambda epoch: 0.01 * 0.5**epoch)
+scheduler = StrengthScheduler(lambda epoch: 0.01 * 0.5**epoch)
 model.fit(x, y, callbacks=[PenaltyLogger(every_n_batches=1), scheduler])
 model.save("model.keras")
 inner = model.unwrap(strip=True)

@@ -35,11 +35,11 @@ class Backend:
         """Update the variables of a model during an epoch of `fit`."""
 
     def compiled_in_fit(
-        self, model: keras.Model, function: Callable[[], Tensor]
-    ) -> Callable[[], Tensor]:
+        self, model: keras.Model, function: Callable[..., Any]
+    ) -> Callable[..., Any]:
         """`function`, which reads the model's current variables between steps of `fit`.
 
-        It is compiled if the steps are compiled.
+        It is compiled if the steps are compiled. Its arguments are nests of tensors.
         """
         return function
 
@@ -62,6 +62,13 @@ class Backend:
         so every backend adds in blocks, in its fastest way.
         """
         return functools.reduce(ops.add, [ops.sum(ops.square(w)) for w in weights])
+
+    def decay(self, variables: Sequence[keras.Variable], share: Tensor) -> None:
+        """`w -= share * w` for each variable, with the product in 32 bits or more."""
+        for variable in variables:
+            wide = keras.backend.result_type(variable.dtype, share.dtype)
+            w = ops.cast(variable, wide)
+            variable.assign(ops.cast(w - w * share, variable.dtype))
 
     def sum_of_absolutes(self, weights: Sequence[Tensor]) -> Tensor:
         """`sum_k sum(|w_k|)` of such tensors, as precise as `sum_of_squares`."""

@@ -31,14 +31,16 @@ class Backend(base.Backend):
 
     def compiled_in_fit(self, model, function):
         variables = [*model.trainable_variables, *model.non_trainable_variables]
+        if model.optimizer:
+            variables += model.optimizer.variables
 
-        def of_values(values):
+        def of_values(values, *args):
             pairs = list(zip(variables, values, strict=True))
             with keras.StatelessScope(state_mapping=pairs):
-                return function()
+                return function(*args)
 
         compiled = jax.jit(of_values) if self.compiles_steps(model) else of_values
-        return lambda: compiled(_values_in_fit(model, variables))
+        return lambda *args: compiled(_values_in_fit(model, variables), *args)
 
     def is_baked_in(self, variable, tensor):
         scope = get_stateless_scope()
@@ -97,7 +99,8 @@ def _values_in_fit(model, variables):
     state = getattr(model, "_jax_state", None)
     if not state or model._jax_state_synced:
         return [v.value for v in variables]
-    return [*state["trainable_variables"], *state["non_trainable_variables"]]
+    keys = ("trainable_variables", "non_trainable_variables", "optimizer_variables")
+    return [value for key in keys for value in state[key]]
 
 
 def _is_step(function):

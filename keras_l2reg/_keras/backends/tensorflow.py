@@ -4,6 +4,7 @@ import collections
 import functools
 import hashlib
 
+import keras
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
@@ -30,6 +31,19 @@ class Backend(base.Backend):
         of_one = _xla_squares if in_xla() else _squares
         return functools.reduce(tf.add, [of_one(w) for w in weights])
 
+    def decay(self, variables, share):
+        # As Keras' optimizers do, for mirrored variables.
+        def in_cross_replica(strategy, share):
+            for variable in variables:
+                strategy.extended.update(
+                    variable.value, _decay, args=(share,), group=False
+                )
+
+        strategy = tf.distribute.get_strategy()
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            in_cross_replica, strategy, share
+        )
+
     def sum_of_absolutes(self, weights):
         total = _xla_sum if in_xla() else tf.reduce_sum
         return functools.reduce(tf.add, [total(tf.abs(w)) for w in weights])
@@ -52,6 +66,12 @@ class Backend(base.Backend):
                 return _program(again.get_concrete_function(*args, **kwargs).graph)
 
             yield _program(concrete.graph), fresh
+
+
+def _decay(variable, share):
+    wide = keras.backend.result_type(variable.dtype.name, share.dtype.name)
+    product = tf.cast(variable, wide) * tf.cast(share, wide)
+    variable.assign_sub(tf.cast(product, variable.dtype))
 
 
 def in_xla() -> bool:

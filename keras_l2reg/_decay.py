@@ -1,0 +1,310 @@
+"""WeightDecayOptimizer: decoupled weight decay around any optimizer.
+
+It decays before the inner optimizer's step, as Keras and torch do, and only where that
+updates the weights: once per accumulated gradient, and not where loss scaling skips a
+step.
+
+>>> optimizer = WeightDecayOptimizer(
+...     keras.optimizers.Adam(0.1), 0.01, [["dense/kernel", 1.0], ["dense/bias", 0.0]])
+>>> optimizer.weight_decay = 0.02
+>>> optimizer.weight_decay, optimizer.couple
+(0.02, 'lr')
+"""
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_l2reg import _keras
+from keras_l2reg._decay_rows import Row, multipliers_for
+from keras_l2reg._peak import peak_of
+from keras_l2reg._strengths import strength_value
+from keras_l2reg._validation import check_number
+from keras_l2reg.weights import listed
+
+Couple = Literal["lr", "independent", "corrected"]
+
+# Where the learning rate has been 0 so far, its share of the highest one is 0.
+_TINY = 1e-30
+
+
+@keras.saving.register_keras_serializable(package="keras_l2reg")
+class WeightDecayOptimizer(_keras.OptimizerWrapper):
+    """An optimizer that decays the weights before another one updates them.
+
+    `w -= learning_rate * weight_decay * multiplier * w`, then the inner optimizer's
+    step
+
+    `set_weight_decay` makes it, and the config contains it: `load_model` restores it
+    once `keras_l2reg` is imported. Everything else is as with the inner optimizer,
+    whose hyperparameters are at `inner_optimizer`.
+
+    Args:
+        inner_optimizer: The `keras.optimizers.Optimizer` that updates the weights. Its
+            own weight decay is set to 0.
+        weight_decay: Finite float >= 0.
+        multipliers: List of `[path, multiplier]`, with the path of a variable and a
+            finite float >= 0; variables that are not in it are not decayed.
+        couple: `"lr"`, `"independent"` or `"corrected"`, as in `set_weight_decay`.
+            Defaults to `"lr"`.
+        max_learning_rate: As in `set_weight_decay`. Defaults to `None`.
+        name: String. Defaults to `None`, an automatic name.
+
+    Raises:
+        TypeError, ValueError: an invalid argument.
+
+    Example:
+
+    >>> optimizer = WeightDecayOptimizer(
+    ...     keras.optimizers.SGD(0.1), 0.5, [["w", 1.0]])
+    >>> w = keras.Variable([1.0, 2.0], name="w")
+    >>> optimizer.apply([keras.ops.zeros(2)], [w])
+    >>> keras.ops.convert_to_numpy(w).round(3).tolist()
+    [0.949999988079071, 1.899999976158142]
+    """
+
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer,
+        weight_decay: float,
+        multipliers: Iterable[Row],
+        couple: Couple = "lr",
+        max_learning_rate: float | None = None,
+        name: str | None = None,
+    ):
+        _check_inner(inner_optimizer)
+        weight_decay = check_rate(weight_decay)
+        rule = _Rule(inner_optimizer, multipliers, couple, max_learning_rate)
+        super().__init__(inner_optimizer, name)
+        wide = keras.config.floatx() == "float64"
+        self._dtype = "float64" if wide else "float32"
+        self._rate = self._add_scalar("weight_decay", weight_decay)
+        self._rule = rule
+        _keras.stop_decay(inner_optimizer)
+
+    @property
+    def weight_decay(self) -> float:
+        """The rate, which compiled steps read again at each step."""
+        return strength_value(self._rate)
+
+    @weight_decay.setter
+    def weight_decay(self, value: float) -> None:
+        # Keras' constructor sets it to `None`, before there is a variable.
+        if "_rate" in vars(self):
+            self._rate.assign(check_rate(value))
+
+    @property
+    def couple(self) -> Couple:
+        """How the decay depends on the learning rate."""
+        return self._rule.couple
+
+    def set_decay(
+        self,
+        weight_decay: float,
+        multipliers: Iterable[Row],
+        couple: Couple = "lr",
+        max_learning_rate: float | None = None,
+    ) -> None:
+        """Replace the rate, which weights are decayed, and how; see the constructor.
+
+        Steps that were compiled before use only the new rate.
+        """
+        weight_decay = check_rate(weight_decay)
+        self._rule = _Rule(self.inner_optimizer, multipliers, couple, max_learning_rate)
+        self.weight_decay = weight_decay
+        if self.built:
+            self._find_multipliers()
+            for peak, start in zip(self._peaks, self._rule.peaks, strict=False):
+                peak.assign(start if max_learning_rate else ops.maximum(peak, start))
+
+    def set_multipliers(self, multipliers: Iterable[Row]) -> None:
+        """Replace only the multipliers; allowed while a step is being traced."""
+        old = self._rule
+        self._rule = _Rule(
+            self.inner_optimizer, multipliers, old.couple, old.max_learning_rate
+        )
+        if self.built:
+            self._find_multipliers()
+
+    def build(self, var_list: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(var_list)
+        # A `MultiOptimizer` may know its optimizers only now.
+        _keras.stop_decay(self.inner_optimizer)
+        self._find_multipliers()
+        updaters = _keras.updaters(self.inner_optimizer)
+        unknown = [0.0] * (len(updaters) - len(self._rule.peaks))
+        self._peaks = tuple(
+            self._add_scalar("max_learning_rate", start)
+            for start in [*self._rule.peaks, *unknown]
+        )
+
+    def _add_scalar(self, name: str, value: float) -> keras.Variable:
+        initializer: Any = keras.initializers.Constant(value)
+        return self.add_variable(
+            shape=(),
+            initializer=initializer,
+            dtype=self._dtype,
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    def _find_multipliers(self) -> None:
+        found = self._rule.multipliers_of(self._trainable_variables)
+        unknown = [
+            v.path
+            for v, multiplier in zip(self._trainable_variables, found, strict=True)
+            if multiplier is None
+        ]
+        if unknown:
+            warnings.warn(
+                "These variables are not decayed, since the model did not have them "
+                f"when `set_weight_decay` was called: {listed(unknown)}. Call it "
+                "again: `set_weight_decay(optimizer, model, rate)`",
+                stacklevel=2,
+            )
+        self._multipliers = tuple(multiplier or 0.0 for multiplier in found)
+
+    def before_update(self, variables: Sequence[keras.Variable]) -> None:
+        updaters = _keras.updaters(self.inner_optimizer)
+        shares = [
+            self._share(updater, peak)
+            for updater, peak in zip(updaters, self._peaks, strict=True)
+        ]
+        index_of = {id(updater): index for index, updater in enumerate(updaters)}
+        groups: dict[tuple[int, float], list[keras.Variable]] = {}
+        for variable in variables:
+            multiplier = self._multipliers[self._get_variable_index(variable)]
+            if multiplier:
+                updater = _keras.updater_of(self.inner_optimizer, variable)
+                key = index_of[id(updater)], multiplier
+                groups.setdefault(key, []).append(variable)
+        for (index, multiplier), members in groups.items():
+            _keras.backend.decay(members, shares[index] * multiplier)
+
+    def _share(self, updater: Any, peak: keras.Variable) -> Any:
+        """The share of a weight with multiplier 1 that this step takes."""
+        learning_rate: Any = ops.cast(updater.learning_rate, self._dtype)
+        is_update: Any = ops.cast(_keras.is_update(updater), self._dtype)
+        share = is_update * self._rate
+        if self.couple == "lr":
+            return share * learning_rate
+        highest: Any = ops.maximum(peak, learning_rate)
+        peak.assign(highest)
+        share = share * (learning_rate / ops.maximum(highest, _TINY))
+        return share * learning_rate if self.couple == "corrected" else share
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        raise ValueError(
+            "Expected the weights that are not decayed as arguments of "
+            "`set_weight_decay`. Received: a call of `exclude_from_weight_decay`; "
+            "write set_weight_decay(optimizer, model, rate, exclude=[...])"
+        )
+
+    def _use_weight_decay(self, variable: keras.Variable) -> bool:
+        index = self.index_of(variable)
+        if index is None:
+            return bool(self._rule.multipliers_of([variable])[0])
+        return bool(self._multipliers[index])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "inner_optimizer": keras.saving.serialize_keras_object(
+                self.inner_optimizer
+            ),
+            "weight_decay": self.weight_decay,
+            "multipliers": [[path, m] for path, m in self._rule.rows],
+            "couple": self.couple,
+            "max_learning_rate": self._rule.max_learning_rate,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        inner = keras.saving.deserialize_keras_object(
+            config["inner_optimizer"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "inner_optimizer": inner})
+
+
+class _Rule:
+    """Which variables are decayed, and how; checked, and plain Python."""
+
+    def __init__(
+        self,
+        inner_optimizer: Any,
+        rows: Iterable[Row],
+        couple: Couple,
+        max_learning_rate: float | None,
+    ):
+        if couple not in get_args(Couple):
+            raise ValueError(
+                "Invalid value for argument `couple`. Expected one of "
+                f"{get_args(Couple)}. Received: couple={couple!r}"
+            )
+        if max_learning_rate is not None:
+            max_learning_rate = check_number(max_learning_rate, "max_learning_rate")
+        self.rows = [(path, float(multiplier)) for path, multiplier in rows]
+        self.couple: Couple = couple
+        self.max_learning_rate = max_learning_rate
+        # The highest learning rate as far as it is known beforehand.
+        self.peaks = [
+            0.0 if couple == "lr" else _peak(updater, max_learning_rate)
+            for updater in _keras.updaters(inner_optimizer)
+        ]
+
+    def multipliers_of(self, variables: Iterable[keras.Variable]) -> list[float | None]:
+        return multipliers_for(self.rows, [v.path for v in variables])
+
+
+def _peak(updater: Any, max_learning_rate: float | None) -> float:
+    if max_learning_rate is not None:
+        return max_learning_rate
+    schedule = _keras.learning_rate_of(updater)
+    if isinstance(schedule, keras.Variable):
+        return 0.0
+    try:
+        return peak_of(schedule)
+    except Exception as error:
+        raise ValueError(
+            "Expected `max_learning_rate`, since the highest value of the learning "
+            "rate can't be found by evaluating it at the steps in its config. "
+            f"Received: learning_rate={schedule!r}; pass max_learning_rate=..."
+        ) from error
+
+
+def check_rate(value: Any) -> float:
+    """Return `value` if it is a finite float >= 0 that float32 can represent.
+
+    >>> check_rate(0.5)
+    0.5
+    """
+    rate = check_number(value, "weight_decay")
+    with np.errstate(over="ignore"):
+        is_finite = math.isfinite(np.float32(rate))
+    if not is_finite:
+        raise ValueError(
+            "Invalid value for argument `weight_decay`. Expected a float that float32 "
+            f"can represent. Received: weight_decay={rate}"
+        )
+    return rate
+
+
+def _check_inner(optimizer: Any) -> None:
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Expected an optimizer without loss scaling, which has to be around the "
+            f"decay. Received: {optimizer!r}; write "
+            "LossScaleOptimizer(WeightDecayOptimizer(...)), or call `set_weight_decay`"
+        )
+    if isinstance(optimizer, WeightDecayOptimizer):
+        raise ValueError(
+            "Expected an optimizer without weight decay around it. "
+            f"Received: {optimizer!r}; call `set_weight_decay` to change the decay"
+        )
