@@ -214,6 +214,18 @@ def test_half_precision_is_summed_in_float32(dtype, tmp_path):
     assert penalty(again) == pytest.approx(penalty(wrapper), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_distance_has_more_digits_than_half_precision(dtype):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, dtype=dtype)])
+    (kernel, _) = model.layers[0].weights
+    kernel.assign(np.full((4, 3), 0.1))
+    start = float64(kernel)
+    wrapper = L2AllWeights(model, 0.5, towards_start=True)
+    kernel.assign(np.full((4, 3), 64.0))
+    expected = 0.5 * np.sum((float64(kernel) - start) ** 2)
+    assert penalty(wrapper) == pytest.approx(expected, rel=1e-6)
+
+
 # --- Saved and loaded ------------------------------------------------------------
 
 
