@@ -72,7 +72,8 @@ class L2AllWeights(DecayingModel):
             `beta * tf.nn.l2_loss` is `l2=beta / 2`. Leave it out if you pass a
             `regularizer`. Defaults to `0.01`.
         l1: Finite float >= 0, on the scale of Keras; live, and saved, as `l2`. Use
-            `0.0` for one to set later. Defaults to `None`, no L1, which costs nothing.
+            `0.0` for one to set later. Gradient steps make no weight exactly zero;
+            `print_penalties` shows the share near zero. Defaults to `None`, no L1.
         weight_decay: Finite float >= 0: decoupled weight decay of the same weights, as
             `keras_l2reg.set_weight_decay` does it in the optimizer that the wrapper is
             compiled with; live, and saved. Without `l2`, `l1` or `regularizer`, it
@@ -87,7 +88,9 @@ class L2AllWeights(DecayingModel):
         towards_start: A glob over weight names, a layer class, a list of these, or
             `True` for all: the penalty of these weights is on `w - w0`, the distance
             from their values when wrapped, such as pretrained ones. `w0` is saved with
-            the wrapper. Defaults to `False`, none.
+            the wrapper; a clone starts from its own weights. Weights that are created
+            later have a penalty on `w`, or none if they are LoRA's. Defaults to
+            `False`, none.
         name: String, the wrapper's name. Defaults to `None`.
 
     Raises:
