@@ -78,7 +78,7 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
         name: str | None = None,
     ):
         _check_inner(inner_optimizer)
-        weight_decay = _check_rate(weight_decay)
+        weight_decay = check_rate(weight_decay)
         rule = _Rule(inner_optimizer, multipliers, couple, max_learning_rate)
         super().__init__(inner_optimizer, name)
         wide = keras.config.floatx() == "float64"
@@ -96,7 +96,7 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
     def weight_decay(self, value: float) -> None:
         # Keras' constructor sets it to `None`, before there is a variable.
         if "_rate" in vars(self):
-            self._rate.assign(_check_rate(value))
+            self._rate.assign(check_rate(value))
 
     @property
     def couple(self) -> Couple:
@@ -114,13 +114,22 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
 
         Steps that were compiled before use only the new rate.
         """
-        weight_decay = _check_rate(weight_decay)
+        weight_decay = check_rate(weight_decay)
         self._rule = _Rule(self.inner_optimizer, multipliers, couple, max_learning_rate)
         self.weight_decay = weight_decay
         if self.built:
             self._find_multipliers()
             for peak, start in zip(self._peaks, self._rule.peaks, strict=False):
                 peak.assign(start if max_learning_rate else ops.maximum(peak, start))
+
+    def set_multipliers(self, multipliers: Iterable[Row]) -> None:
+        """Replace only the multipliers; allowed while a step is being traced."""
+        old = self._rule
+        self._rule = _Rule(
+            self.inner_optimizer, multipliers, old.couple, old.max_learning_rate
+        )
+        if self.built:
+            self._find_multipliers()
 
     def build(self, var_list: Sequence[keras.Variable]) -> None:
         if self.built:
@@ -270,7 +279,12 @@ def _peak(updater: Any, max_learning_rate: float | None) -> float:
         ) from error
 
 
-def _check_rate(value: Any) -> float:
+def check_rate(value: Any) -> float:
+    """Return `value` if it is a finite float >= 0 that float32 can represent.
+
+    >>> check_rate(0.5)
+    0.5
+    """
     rate = check_number(value, "weight_decay")
     with np.errstate(over="ignore"):
         is_finite = math.isfinite(np.float32(rate))

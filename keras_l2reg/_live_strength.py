@@ -18,8 +18,13 @@ from keras_l2reg._strengths import strength_variables
 from keras_l2reg._validation import check_number
 from keras_l2reg.regularizers import L1L2, L2, L2Loss
 
-# As in the signature of `L2AllWeights`.
-DEFAULT_L2 = 0.01
+
+class _Default(float):
+    """A number that can be told from an equal one that a user passes."""
+
+
+# In the signature of `L2AllWeights`.
+DEFAULT_L2 = _Default(0.01)
 
 
 class Strengths(keras.layers.Layer):
@@ -82,13 +87,16 @@ class Strengths(keras.layers.Layer):
 
 
 def regularizer_from(
-    l2: float, l1: float | None = None, regularizer: RegularizerLike | None = None
+    l2: float,
+    l1: float | None = None,
+    regularizer: RegularizerLike | None = None,
+    weight_decay: float | None = None,
 ) -> Any:
     """Check the arguments `l2`, `l1`, `regularizer`, and combine them.
 
     Returns:
         An `L2` or `L1L2` with numbers if the strengths can be live; else the given
-        regularizer.
+        regularizer; `None` if only `weight_decay` is given.
 
     Raises:
         TypeError, ValueError: an invalid argument, or both are given.
@@ -97,6 +105,8 @@ def regularizer_from(
     (0.5, 0.25)
     """
     if regularizer is None:
+        if weight_decay is not None and l2 is DEFAULT_L2 and l1 is None:
+            return None
         strengths = {"l2": l2} if l1 is None else {"l1": l1, "l2": l2}
         numbers = {name: _checked_number(v, name) for name, v in strengths.items()}
         return L2(**numbers) if l1 is None else L1L2(**numbers)

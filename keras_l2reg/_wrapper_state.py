@@ -11,6 +11,7 @@ from keras_l2reg._ledger import Choice
 from keras_l2reg._parts import Parts
 from keras_l2reg._plan import Plan, plan_attachment
 from keras_l2reg._rule import Existing, Pattern, Rule
+from keras_l2reg._selection import select_weights
 from keras_l2reg._serialization import Saved
 from keras_l2reg._stack import Attachment, Regularizer
 
@@ -35,6 +36,7 @@ class WrapperState:
         self.saved = saved
         # The starting values by the id of their variable, which is kept with them.
         self.starts: dict[int, tuple[keras.Variable, keras.Variable]] = {}
+        self.weight_decay: float | None = None
         # Weights that are created later have no starting value.
         self.is_starting = True
         self.attachment = Attachment(model, by_wrapper=True)
@@ -53,9 +55,21 @@ class WrapperState:
         """The plan according to the rule; `None` if a file contains its outcome."""
         if self.saved is not None and not self.saved.needs_rule:
             return None
+        if self.regularizer is None:
+            self._check_rule()
+            return [], []
         return plan_attachment(
             self.model, self.regularizer, self.existing, self.towards_start, **self.rule
         )
+
+    def _check_rule(self) -> None:
+        """Raise the errors of a plan, where there is no penalty, only weight decay."""
+        if self.towards_start:
+            raise ValueError(
+                "Expected a penalty for `towards_start`: weight decay is towards zero. "
+                f"Received: towards_start={self.towards_start!r}; pass `l2` as well"
+            )
+        select_weights(self.model, **self.rule)
 
     def start_of(self, choice: Choice) -> keras.Variable | None:
         """The starting value that a weight's penalty is towards, if any."""

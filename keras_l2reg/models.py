@@ -18,8 +18,9 @@ import keras
 
 from keras_l2reg import _keras, _ledger
 from keras_l2reg._builtin import builtin_converter
-from keras_l2reg._live_model import LiveStrengthModel
-from keras_l2reg._live_strength import Strengths, regularizer_from
+from keras_l2reg._decay import check_rate
+from keras_l2reg._decaying_model import DecayingModel
+from keras_l2reg._live_strength import DEFAULT_L2, Strengths, regularizer_from
 from keras_l2reg._loss_split import check_logged_names
 from keras_l2reg._persistence import (
     temporary_regularizers,
@@ -52,7 +53,7 @@ from keras_l2reg.weights import Weight, find_weights
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
-class L2AllWeights(LiveStrengthModel):
+class L2AllWeights(DecayingModel):
     """Wrap a model to train it with an L2 penalty on every kernel.
 
     `loss = data_loss + penalty`,
@@ -70,6 +71,10 @@ class L2AllWeights(LiveStrengthModel):
             `regularizer`. Defaults to `0.01`.
         l1: Finite float >= 0, on the scale of Keras; live, and saved, as `l2`. Use
             `0.0` for one to set later. Defaults to `None`, no L1, which costs nothing.
+        weight_decay: Finite float >= 0: decoupled weight decay of the same weights, as
+            `keras_l2reg.set_weight_decay` does it in the optimizer that the wrapper is
+            compiled with; live, and saved. Without `l2`, `l1` or `regularizer`, it
+            replaces the penalty. Defaults to `None`, none.
         regularizer: Instead of `l2` and `l1`, any Keras regularizer, its name or
             config. An `L2`, `L2Loss`, `L1L2`, `keras.regularizers.L2` or `L1L2` has
             live strengths as well. A strength that is a `keras.Variable` is used as it
@@ -109,9 +114,10 @@ class L2AllWeights(LiveStrengthModel):
     def __init__(
         self,
         model: keras.Model,
-        l2: float = 0.01,
+        l2: float = DEFAULT_L2,
         *,
         l1: float | None = None,
+        weight_decay: float | None = None,
         regularizer: RegularizerLike | None = None,
         biases: bool = False,
         embeddings: bool = False,
@@ -134,9 +140,10 @@ class L2AllWeights(LiveStrengthModel):
             exclude=exclude,
             multipliers=multipliers,
         )
-        chosen = regularizer_from(l2, l1, regularizer)
+        chosen = regularizer_from(l2, l1, regularizer, weight_decay)
         towards = check_towards_start(towards_start, model)
         state = WrapperState(model, chosen, rule, existing, towards, _saved)
+        state.weight_decay = None if weight_decay is None else check_rate(weight_decay)
         if towards and _saved is None and not state.is_complete:
             raise ValueError(
                 "Expected a built model: with `towards_start`, weights are penalized "
@@ -202,6 +209,7 @@ class L2AllWeights(LiveStrengthModel):
             # The first call created the last weights, which need their penalty too.
             self._attach_again()
             state.is_complete = True
+            self._update_decay()
         outer = _keras.outermost_layer()
         if outer not in (None, self) and outer not in state.outer_models:
             state.outer_models.add(outer)
@@ -211,6 +219,7 @@ class L2AllWeights(LiveStrengthModel):
     def _call_and_update(self, method: Callable, *args, **kwargs):
         result = super()._call_and_update(method, *args, **kwargs)
         self._attach_again()
+        self._update_decay()
         return result
 
     # ------------------------------------------------------------------- unwrapping
@@ -220,7 +229,8 @@ class L2AllWeights(LiveStrengthModel):
 
         Args:
             strip: Boolean. `False` replaces the penalty with built-in regularizers of
-                the current strength; `True` removes it. Defaults to `False`.
+                the current strength, and leaves weight decay in the optimizer; `True`
+                removes both. Defaults to `False`.
 
         Returns:
             The inner model; the wrapper's `l2` no longer affects it. Penalties by
@@ -245,7 +255,8 @@ class L2AllWeights(LiveStrengthModel):
             _ledger.make_permanent(attachment, weights, builtin_converter())
             warn_about_builtin_limits(model, weights)
         if self.compiled:
-            model.compile(**_keras.compile_arguments(self))
+            arguments = _keras.compile_arguments(self)
+            model.compile(**(self._without_decay(arguments) if strip else arguments))
         return model
 
     # ------------------------------------------------------------ saving and loading
@@ -270,6 +281,7 @@ class L2AllWeights(LiveStrengthModel):
             "name": self.name,
             "model": model,
             **self._strength_config(),
+            **self._decay_config(),
             "format": FORMAT,
             "rule": rule_to_config(self.wrapped_model, rule),
             "outcome": outcome,
@@ -280,9 +292,13 @@ class L2AllWeights(LiveStrengthModel):
         if strengths := self._live_strengths():
             return {name: strength_value(v) for name, v in strengths.items()}
         regularizer: Any = self._wrapper_state.regularizer
-        if self._wrapper_state.parts is not None:
+        if regularizer is None or self._wrapper_state.parts is not None:
             return {}
         return {"regularizer": keras.regularizers.serialize(regularizer)}
+
+    def _decay_config(self) -> dict[str, Any]:
+        is_off = self._wrapper_state.weight_decay is None
+        return {} if is_off else {"weight_decay": self.weight_decay}
 
     @classmethod
     def from_config(

@@ -24,14 +24,14 @@ True
 0.02
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 
 from keras_l2reg import _keras
 from keras_l2reg._decay import Couple, WeightDecayOptimizer
 from keras_l2reg._decay_rows import Row
+from keras_l2reg._rule import Rule
 from keras_l2reg._selection import select_weights
 from keras_l2reg._validation import Patterns, check_number
 from keras_l2reg.weights import find_weights
@@ -48,7 +48,7 @@ def set_weight_decay(
     embeddings: bool = False,
     layers: Patterns = None,
     exclude: Patterns = None,
-    multipliers: Mapping[str, float] | None = None,
+    multipliers: dict[str, float] | None = None,
     couple: Couple = "lr",
     max_learning_rate: float | None = None,
 ) -> keras.optimizers.Optimizer:
@@ -118,7 +118,7 @@ def set_weight_decay(
     """
     _check_optimizer(optimizer)
     rate = check_number(rate, "rate")
-    covered = select_weights(
+    rows = rows_for(
         model,
         biases=biases,
         embeddings=embeddings,
@@ -126,8 +126,18 @@ def set_weight_decay(
         exclude=exclude,
         multipliers=multipliers,
     )
-    _check_built(model)
-    rows = _rows(model, {id(weight.variable): factor for weight, factor in covered})
+    return decay_rows(optimizer, model, rate, rows, couple, max_learning_rate)
+
+
+def decay_rows(
+    optimizer: keras.optimizers.Optimizer,
+    model: keras.Model,
+    rate: float,
+    rows: list[Row],
+    couple: Couple = "lr",
+    max_learning_rate: float | None = None,
+) -> keras.optimizers.Optimizer:
+    """`set_weight_decay` for the multipliers that `rows_for` returned."""
     is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     inner: Any = optimizer.inner_optimizer if is_scaled else optimizer
     decaying = _decay_around(inner, model)
@@ -179,8 +189,15 @@ def _check_built(model: keras.Model) -> None:
         )
 
 
-def _rows(model: keras.Model, multipliers: Mapping[int, float]) -> list[Row]:
-    """The outcome for each weight, in the order of the model's variables."""
+def rows_for(model: keras.Model, **rule: Unpack[Rule]) -> list[Row]:
+    """The multiplier of each weight, in the order of the model's variables.
+
+    Raises:
+        TypeError, ValueError: an invalid rule, or a model that is not built.
+    """
+    covered = select_weights(model, **rule)
+    _check_built(model)
+    multipliers = {id(weight.variable): factor for weight, factor in covered}
     weights = {id(weight.variable) for weight in find_weights(model)}
     return [
         (variable.path, multipliers.get(id(variable), 0.0))

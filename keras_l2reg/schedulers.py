@@ -27,14 +27,14 @@ class StrengthScheduler(AddsToLogs):
     """Change the strengths of an `L2AllWeights` while it trains, without retracing.
 
     `l2 = schedule(t)` or `l2 = schedule(t, l2)`, where `t` is the epoch or the step,
-    from 0; the same for `l1`. Each strength is logged by its name.
+    from 0; the same for the others. Each strength is logged by its name.
 
     Args:
         l2: A function of the epoch or step (an integer), or of it and the current
             strength, that returns a float >= 0; or a
             `keras.optimizers.schedules.LearningRateSchedule`. Defaults to `None`, the
             strength is not changed.
-        l1: As `l2`.
+        l1, weight_decay: As `l2`.
         unit: `"epoch"` or `"step"`. Steps are the optimizer's iterations, so a restored
             run continues where it stopped. Defaults to `"epoch"`.
         verbose: `0` is silent, `1` prints the strengths at the start of each epoch.
@@ -58,11 +58,12 @@ class StrengthScheduler(AddsToLogs):
         l2: Schedule | None = None,
         *,
         l1: Schedule | None = None,
+        weight_decay: Schedule | None = None,
         unit: Literal["epoch", "step"] = "epoch",
         verbose: Literal[0, 1] = 0,
     ):
         super().__init__()
-        given = {"l2": l2, "l1": l1}
+        given = {"l2": l2, "l1": l1, "weight_decay": weight_decay}
         self.schedules = {
             name: _of_time_and_model(schedule, name)
             for name, schedule in given.items()
