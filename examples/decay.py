@@ -5,17 +5,18 @@
 
 Trains 784-256-10 (ReLU) on images of letters without regularization, with an L2 penalty
 and with decoupled weight decay; Adam with decay is AdamW. Each has the strength of a
-small grid that is best on the validation images, which are in other fonts, for the first
-seed. Prints a table, and saves a plot of the norm of each kernel and of the validation
-loss over the epochs.
+small grid that is best on the validation images, which are in other fonts, for the
+first seed. Prints a table, and saves a plot of the norm of each kernel and of the
+validation loss over the epochs.
 
 It also compares the penalty with decay at `rate = 2 * l2`, which for plain SGD is the
 same step:
 
     w - lr * (g + 2 * l2 * w) == (1 - lr * rate) * w - lr * g
 
-Momentum `m` amplifies the gradient of the penalty, like any other, by 1 / (1 - m) in the
-long run, so there `rate = 2 * l2 / (1 - m)` is closer. With Adam, no rate is equivalent.
+Momentum `m` amplifies all gradients, also that of the penalty, by 1 / (1 - m) in the
+long run, so there `rate = 2 * l2 / (1 - m)` is closer. With Adam, no rate is
+equivalent.
 """
 
 import argparse
@@ -41,7 +42,7 @@ BATCH = 128
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How to make an optimizer, the strengths to try, and the `rate / l2` to compare."""
+    """An optimizer, the strengths to try with it, and the `rate / l2` to compare."""
 
     make: Callable
     l2: list
@@ -71,11 +72,11 @@ SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training: its strengths, logs by epoch, and final kernels."""
+    """One training: its strengths, logs by epoch, and kernels by (some) epochs."""
 
     strengths: dict
     history: dict
-    kernels: list
+    kernels: dict
 
 
 # -------------------------------------------------------------------- training
@@ -112,6 +113,13 @@ class Experiment:
         for variable, value in zip(self.optimizer_state(), self.fresh, strict=True):
             variable.assign(value)
         self.model.l2, self.model.weight_decay = l2, decay
+        kernels = {}
+
+        def keep_kernels(epoch, logs):
+            if epoch + 1 in (1, self.epochs):
+                layers = map(self.model.get_layer, ("hidden", "output"))
+                kernels[epoch + 1] = [np.array(to_numpy(la.kernel)) for la in layers]
+
         history = self.model.fit(
             self.data["x_train"],
             self.data["y_train"],
@@ -120,9 +128,11 @@ class Experiment:
             validation_batch_size=1000,
             epochs=self.epochs,
             verbose=0,
-            callbacks=[PenaltyLogger(norms=True, warn_share=1.0)],
+            callbacks=[
+                PenaltyLogger(norms=True, warn_share=1.0),
+                keras.callbacks.LambdaCallback(on_epoch_end=keep_kernels),
+            ],
         )
-        kernels = [to_numpy(self.model.get_layer(k[:6]).kernel) for k in KERNELS]
         return Run({"l2": l2, "decay": decay}, history.history, kernels)
 
 
@@ -170,9 +180,9 @@ def train_all(setting, data, args):
 LOSS, ACCURACY = "val_data_loss", "val_accuracy"
 
 
-def distance(one, other):
-    """The largest absolute difference between the final kernels of two runs."""
-    pairs = zip(one.kernels, other.kernels, strict=True)
+def distance(one, other, epoch):
+    """The largest absolute difference between the kernels of two runs."""
+    pairs = zip(one.kernels[epoch], other.kernels[epoch], strict=True)
     return float(max(np.abs(a - b).max() for a, b in pairs))
 
 
@@ -197,17 +207,26 @@ def table(results, args):
     return result
 
 
-def comparison(name, chosen, matched):
-    """Lines that compare the penalty with decay at each ratio to it, and with none."""
-    penalized = chosen["l2"][0]
-    lines = [
-        f"{name}, l2={penalized.strengths['l2']:g}: largest distance of the weights"
-    ]
-    for run in [*matched, chosen["none"][0]]:
-        rate = run.strengths["decay"]
-        other = f"weight decay {rate:g}" if rate else "none"
-        lines.append(f"  to {other}: {distance(penalized, run):.1g}")
-    return "\n".join(lines)
+def distances(results):
+    """How far each L2 penalty is from weight decay at the ratios to it, and from none.
+
+    After the first epoch, and after the last, when rounding errors have grown.
+    """
+    result = Table(title="largest difference of the weights", box=box.ASCII2)
+    for name in ("", "L2 penalty", "weight decay", "first epoch", "last epoch"):
+        result.add_column(name, justify="right" if name else "left")
+    for name, (chosen, matched) in results.items():
+        penalized = chosen["l2"][0]
+        l2 = penalized.strengths["l2"]
+        for run in [*matched, chosen["none"][0]]:
+            result.add_row(
+                name,
+                f"{l2:g}",
+                f"{run.strengths['decay']:g}",
+                *(f"{distance(penalized, run, e):.1e}" for e in penalized.kernels),
+            )
+        result.add_section()
+    return result
 
 
 def plot(results, path):
@@ -262,9 +281,9 @@ def main(argv=None):
     results = {}
     for name, setting in SETTINGS.items():
         results[name] = train_all(setting, data, args)
-        # Flushed, since a pipe would buffer the lines until the end.
-        print(comparison(name, *results[name]), flush=True)
-    Console(highlight=False, markup=False).print(table(results, args))
+    console = Console(highlight=False, markup=False)
+    console.print(table(results, args))
+    console.print(distances(results))
     plot(results, args.plot)
     print(f"Picture: {args.plot}")
 
