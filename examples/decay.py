@@ -21,6 +21,7 @@ equivalent.
 
 import argparse
 import dataclasses
+import time
 from collections.abc import Callable
 
 import hush  # noqa: F401  (before Keras)
@@ -280,7 +281,10 @@ def main(argv=None):
         data[name] = data[name][: args.images]
     results = {}
     for name, setting in SETTINGS.items():
+        began = time.perf_counter()
         results[name] = train_all(setting, data, args)
+        # Flushed, since a pipe would buffer the lines until the end.
+        print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
     console = Console(highlight=False, markup=False)
     console.print(table(results, args))
     console.print(distances(results))
