@@ -37,7 +37,7 @@ from keras_l2reg import L2AllWeights, PenaltyLogger
 from keras_l2reg.plotting import save_picture
 
 KERNELS = ("hidden/kernel", "output/kernel")
-WAYS = {"none": "none", "l2": "L2 penalty", "decay": "decay"}
+WAYS = {"none": "none", "l2": "L2 penalty", "decay": "weight decay"}
 BATCH = 128
 
 
@@ -195,8 +195,11 @@ def last(runs, key):
 def table(results, args):
     """A line per optimizer and way."""
     title = f"784-256-10, {args.images} letters, {args.epochs} epochs, "
-    result = Table(title=title + f"{args.seeds} seed(s)", box=box.ASCII2)
-    for name in ("", "", "strength", "hidden norm", "output norm", "loss", "accuracy"):
+    title += (
+        f"{args.seeds} seed(s):\nnorms of the kernels, validation loss and accuracy"
+    )
+    result = Table(title=title, box=box.ASCII2)
+    for name in ("", "", "strength", "hidden", "output", "loss", "accuracy"):
         result.add_column(name, justify="right" if name else "left")
     for name, (chosen, _) in results.items():
         for way, runs in chosen.items():
@@ -249,7 +252,16 @@ def plot(results, path):
                 values = np.mean([run.history[key] for run in runs], axis=0)
                 epochs = np.arange(1, len(values) + 1)
                 ax.plot(epochs, values, label=WAYS[way], **styles[way])
-            ax.set_yscale("log" if key.startswith("norm") else "linear")
+        if key == LOSS:
+            # The first epochs are alike, and would leave little room for the last.
+            ends = [
+                last(runs, LOSS)
+                for chosen, _ in results.values()
+                for runs in chosen.values()
+            ]
+            axes[0].set_ylim(0.95 * min(ends), 1.2 * max(ends))
+        else:
+            axes[0].set_ylim(bottom=0)
     for ax, name in zip(grid[0], results, strict=True):
         ax.set_title("Adam (with decay: AdamW)" if name == "Adam" else name)
     for ax in grid[-1]:
