@@ -233,6 +233,14 @@ def distances(results):
     return result
 
 
+def loss_limits(results):
+    """Limits for the validation loss that show its last value in all runs."""
+    ends = [
+        last(runs, LOSS) for chosen, _ in results.values() for runs in chosen.values()
+    ]
+    return 0.95 * min(ends), 1.2 * max(ends)
+
+
 def plot(results, path):
     """Save the norms and the validation loss over the epochs, by optimizer."""
     figure = Figure(figsize=(9, 7), layout="constrained")
@@ -252,16 +260,9 @@ def plot(results, path):
                 values = np.mean([run.history[key] for run in runs], axis=0)
                 epochs = np.arange(1, len(values) + 1)
                 ax.plot(epochs, values, label=WAYS[way], **styles[way])
-        if key == LOSS:
-            # The first epochs are alike, and would leave little room for the last.
-            ends = [
-                last(runs, LOSS)
-                for chosen, _ in results.values()
-                for runs in chosen.values()
-            ]
-            axes[0].set_ylim(0.95 * min(ends), 1.2 * max(ends))
-        else:
-            axes[0].set_ylim(bottom=0)
+        axes[0].set_ylim(bottom=0)
+    # The first epochs are alike, and would leave little room for the last.
+    grid[-1][0].set_ylim(*loss_limits(results))
     for ax, name in zip(grid[0], results, strict=True):
         ax.set_title("Adam (with decay: AdamW)" if name == "Adam" else name)
     for ax in grid[-1]:

@@ -57,8 +57,9 @@ def load_glyphs(
     noise=0.4,
     seed=0,
     cache=True,
+    letters=LETTERS,
 ):
-    """Render the letters A to J with random size, position, angle and noise.
+    """Render letters with random size, position, angle and noise.
 
     Args:
         train_fonts: Names of fonts that matplotlib ships, or paths of font files.
@@ -69,6 +70,7 @@ def load_glyphs(
         seed: Integer, determines the images. Default 0.
         cache: True caches the images in the user's cache directory, a path in that
             directory; False renders them again. Default True.
+        letters: Capital letters; their labels are 0, 1, ... Default "ABCDEFGHIJ".
 
     Returns:
         A dict of x_train, y_train, x_valid, y_valid, x_test and y_test: float32
@@ -80,14 +82,14 @@ def load_glyphs(
     def render():
         arrays = []
         for number, names in enumerate(fonts):
-            arrays += render_fonts(names, per_font, noise, (seed, number))
+            arrays += render_fonts(names, per_font, noise, (seed, number), letters)
         return dict(zip(ARRAYS, arrays, strict=True))
 
     if cache is False:
         arrays = render()
     else:
         folder = default_cache() if cache is True else Path(cache)
-        key = cache_key(fonts, per_font, noise, seed)
+        key = cache_key(fonts, per_font, noise, seed, letters)
         arrays = cached(folder / f"glyphs-{key}.npz", render)
     return {name: scaled(a) if name[0] == "x" else a for name, a in arrays.items()}
 
@@ -120,14 +122,14 @@ def font_path(name):
     )
 
 
-def render_fonts(fonts, per_font, noise, seed):
+def render_fonts(fonts, per_font, noise, seed, letters):
     """Shuffled uint8 images `(n, 28, 28)` of all fonts, and their labels."""
     rng = np.random.default_rng(seed)
-    labels = np.tile(np.arange(per_font) % len(LETTERS), len(fonts))
+    labels = np.tile(np.arange(per_font) % len(letters), len(fonts))
     paths = [font_path(name) for name in fonts]
     clean = np.stack(
         [
-            render_letter(path, LETTERS[label], rng)
+            render_letter(path, letters[label], rng)
             for path, row in zip(paths, np.split(labels, len(fonts)), strict=True)
             for label in row
         ]
@@ -163,9 +165,9 @@ def default_cache():
     return Path(home, "keras_l2reg")
 
 
-def cache_key(fonts, *numbers):
+def cache_key(fonts, *others):
     """A hash of everything the images depend on: arguments, fonts and this file."""
-    key = hashlib.sha256(repr((fonts, numbers)).encode())
+    key = hashlib.sha256(repr((fonts, others)).encode())
     # The text of this file, so that no version number has to be maintained.
     for path in (Path(__file__), *(font_path(f) for split in fonts for f in split)):
         key.update(path.read_bytes())

@@ -54,12 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if file in problems:
             continue
         try:
-            found[file] = keras_l2reg.audit(_load(file, custom))
+            model = _load(file, custom)
         except _Failure as error:
             _print_error(*error.args)
             continue
+        found[file] = keras_l2reg.audit(model)
         if not options.json:
-            print(f"{file}\n{found[file]}\n" if len(files) > 1 else found[file])
+            _print_findings(file if len(files) > 1 else None, model, found[file])
     if options.json:
         print(json.dumps(_records(found), indent=2))
     if len(found) < len(files):
@@ -194,6 +195,15 @@ def _records(found: "Mapping[str, keras_l2reg.Findings]") -> list[dict[str, Any]
         for file, findings in found.items()
         for finding in findings
     ]
+
+
+def _print_findings(
+    heading: str | None, model: "keras.Model", findings: "keras_l2reg.Findings"
+) -> None:
+    from keras_l2reg._audit.decay import describe_optimizer
+
+    lines = [heading, describe_optimizer(model), str(findings)]
+    print("\n".join(line for line in lines if line), end="\n\n" if heading else "\n")
 
 
 def _print_error(subject: str, reason: str) -> None:

@@ -7,8 +7,8 @@ step.
 >>> optimizer = WeightDecayOptimizer(
 ...     keras.optimizers.Adam(0.1), 0.01, [["dense/kernel", 1.0], ["dense/bias", 0.0]])
 >>> optimizer.weight_decay = 0.02
->>> optimizer.weight_decay, optimizer.inner_optimizer.name
-(0.02, 'adam')
+>>> optimizer.weight_decay, optimizer.couple
+(0.02, 'lr')
 """
 
 import math
@@ -82,13 +82,8 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
         rule = _Rule(inner_optimizer, multipliers, couple, max_learning_rate)
         super().__init__(inner_optimizer, name)
         wide = keras.config.floatx() == "float64"
-        self._rate = self.add_variable(
-            shape=(),
-            initializer=keras.initializers.Constant(weight_decay),
-            dtype="float64" if wide else "float32",
-            aggregation="only_first_replica",
-            name="weight_decay",
-        )
+        self._dtype = "float64" if wide else "float32"
+        self._rate = self._add_scalar("weight_decay", weight_decay)
         self._rule = rule
         _keras.stop_decay(inner_optimizer)
 
@@ -146,14 +141,18 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
         updaters = _keras.updaters(self.inner_optimizer)
         unknown = [0.0] * (len(updaters) - len(self._rule.peaks))
         self._peaks = tuple(
-            self.add_variable(
-                shape=(),
-                initializer=keras.initializers.Constant(start),
-                dtype=self._rate.dtype,
-                aggregation="only_first_replica",
-                name="max_learning_rate",
-            )
+            self._add_scalar("max_learning_rate", start)
             for start in [*self._rule.peaks, *unknown]
+        )
+
+    def _add_scalar(self, name: str, value: float) -> keras.Variable:
+        initializer: Any = keras.initializers.Constant(value)
+        return self.add_variable(
+            shape=(),
+            initializer=initializer,
+            dtype=self._dtype,
+            aggregation="only_first_replica",
+            name=name,
         )
 
     def _find_multipliers(self) -> None:
@@ -191,12 +190,12 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
 
     def _share(self, updater: Any, peak: keras.Variable) -> Any:
         """The share of a weight with multiplier 1 that this step takes."""
-        rate = ops.convert_to_tensor(self._rate)
-        learning_rate = ops.cast(updater.learning_rate, rate.dtype)
-        share = rate * ops.cast(_keras.is_update(updater), rate.dtype)
+        learning_rate: Any = ops.cast(updater.learning_rate, self._dtype)
+        is_update: Any = ops.cast(_keras.is_update(updater), self._dtype)
+        share = is_update * self._rate
         if self.couple == "lr":
             return share * learning_rate
-        highest = ops.maximum(peak, learning_rate)
+        highest: Any = ops.maximum(peak, learning_rate)
         peak.assign(highest)
         share = share * (learning_rate / ops.maximum(highest, _TINY))
         return share * learning_rate if self.couple == "corrected" else share
@@ -209,7 +208,10 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
         )
 
     def _use_weight_decay(self, variable: keras.Variable) -> bool:
-        return bool(self._rule.multipliers_of([variable])[0])
+        index = self.index_of(variable)
+        if index is None:
+            return bool(self._rule.multipliers_of([variable])[0])
+        return bool(self._multipliers[index])
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -27,10 +27,10 @@ def multipliers_for(rows: Iterable[Row], paths: Sequence[str]) -> list[float | N
     process. So variables of which the rest is the same are found by order, if there
     are as many as there were, or else by as much of the path as agrees.
     """
-    saved = collections.defaultdict(list)
+    saved: dict[Any, list[tuple[str, float]]] = collections.defaultdict(list)
     for path, multiplier in rows:
         saved[_kind(path)].append((path, multiplier))
-    indices = collections.defaultdict(list)
+    indices: dict[Any, list[int]] = collections.defaultdict(list)
     for index, path in enumerate(paths):
         indices[_kind(path)].append(index)
     found: list[float | None] = [None] * len(paths)

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 # Between the steps that a schedule's config contains.
-_POINTS = 64
+_POINTS = 16
 _LAST = 2**31 - 2
 
 

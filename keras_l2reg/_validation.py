@@ -128,6 +128,17 @@ def _integer_hint(value: Any, name: str) -> str:
     return ""
 
 
+def is_iterable(value: Any) -> bool:
+    """Whether a value is a list, a set, a vector or the like, and no scalar or text.
+
+    >>> is_iterable([0.1]), is_iterable("0.1"), is_iterable({}), is_iterable(0.1)
+    (True, False, False, False)
+    """
+    is_scalar = getattr(value, "shape", None) == ()
+    is_other = isinstance(value, (str, dict, keras.Variable))
+    return hasattr(value, "__iter__") and not (is_scalar or is_other)
+
+
 def check_is_model(model: Any) -> None:
     """Raise a TypeError unless `model` is a `keras.Model`.
 

@@ -24,7 +24,6 @@ True
 0.02
 """
 
-from collections.abc import Mapping
 from typing import Any, Unpack
 
 import keras
@@ -49,7 +48,7 @@ def set_weight_decay(
     embeddings: bool = False,
     layers: Patterns = None,
     exclude: Patterns = None,
-    multipliers: Mapping[str, float] | None = None,
+    multipliers: dict[str, float] | None = None,
     couple: Couple = "lr",
     max_learning_rate: float | None = None,
 ) -> keras.optimizers.Optimizer:
@@ -89,7 +88,7 @@ def set_weight_decay(
         max_learning_rate: Finite float >= 0, the `lr_max` above. Defaults to `None`:
             for a number, the highest learning rate so far; for a
             `LearningRateSchedule`, its highest value at the numbers of steps in its
-            config and at 64 steps between them, or a higher one if it occurs.
+            config and at 16 steps between them, or a higher one if it occurs.
 
     Returns:
         The optimizer to compile the model with.

@@ -7,13 +7,14 @@ are excluded by name.
 import copy
 import inspect
 import json
+import pickle
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_l2reg import L2AllWeights, set_weight_decay
+from keras_l2reg import L2AllWeights, audit, select_weights, set_weight_decay
 from keras_l2reg._decay_rows import multipliers_for
 from keras_l2reg._peak import peak_of
 from keras_l2reg.optimizers import WeightDecayOptimizer
@@ -22,6 +23,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 8, 4)).astype("float32")
 Y = RNG.normal(size=(4, 8, 2)).astype("float32")
 RATE, STEP = 0.3, 0.05
+SLOW = pytest.mark.slow
 
 ON_JAX = keras.backend.backend() == "jax"
 MULTI = hasattr(keras.optimizers, "MultiOptimizer")
@@ -108,23 +110,41 @@ def assert_same(ours, theirs, **tolerance):
         np.testing.assert_allclose(a, b, **{"rtol": 2e-6, "atol": 1e-6, **tolerance})
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_every_optimizer_steps_as_with_its_own_decay(name):
-    reference, ours = twins(name)
-    assert_same(trained(ours), trained(reference))
+def stepped(optimizer):
+    """A kernel and a bias after four updates."""
+    rng = np.random.default_rng(1)
+    variables = [
+        keras.Variable(rng.normal(size=shape), name=name, dtype="float32")
+        for shape, name in (((4, 6), "kernel"), ((6,), "bias"))
+    ]
+    for _ in range(4):
+        gradients = [rng.normal(size=v.shape).astype("float32") for v in variables]
+        optimizer.apply([ops.convert_to_tensor(g) for g in gradients], variables)
+    return [ops.convert_to_numpy(v) for v in variables]
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_options_of_the_inner_optimizer(option):
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        # JAX compiles these at each step.
+        pytest.param(name, option, marks=SLOW if option == "accumulation" else ())
+        for name in ALL
+        for option in ("none", *OPTIONS)
+    ],
+)
+def test_every_optimizer_steps_as_with_its_own_decay(name, option):
+    options = OPTIONS.get(option, {})
+    rows = [["kernel", 1.0], ["bias", 0.0]]
+    ours = WeightDecayOptimizer(made(name, 0.7, **options), RATE, rows)
+    expected = stepped(by_keras(name, **options))
+    assert_same(stepped(ours), expected)
+    # The decay is seen.
+    assert abs(stepped(made(name, 0.0, **options))[0] - expected[0]).max() > 5e-6
+
+
+@pytest.mark.parametrize("option", ["accumulation", "ema"])
+def test_options_in_compiled_steps(option):
     reference, ours = twins("AdamW", **OPTIONS[option])
-    assert_same(trained(ours), trained(reference))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("name", ALL)
-def test_every_option_of_every_optimizer(name, option):
-    reference, ours = twins(name, **OPTIONS[option])
     assert_same(trained(ours), trained(reference))
 
 
@@ -321,11 +341,16 @@ def test_an_invalid_rate_leaves_the_old_one(value, error):
 # Saving
 
 
+def pickled_and_back(optimizer):
+    return pickle.loads(pickle.dumps(optimizer))
+
+
 def saved_and_loaded(model, tmp_path):
     model.save(tmp_path / "model.keras")
     return keras.saving.load_model(tmp_path / "model.keras")
 
 
+QUICK = {"accumulation": "lr", "schedule": "corrected", "multi": "lr"}
 SAVED = {
     "adam": lambda: made("Adam"),
     "adamw": lambda: made("AdamW", 0.5),
@@ -343,8 +368,14 @@ SAVED = {
 }
 
 
-@pytest.mark.parametrize("couple", ["lr", "corrected"])
-@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize(
+    ("name", "couple"),
+    [
+        pytest.param(name, couple, marks=() if couple == QUICK.get(name) else SLOW)
+        for name in SAVED
+        for couple in ("lr", "corrected")
+    ],
+)
 def test_a_loaded_model_continues_as_if_never_saved(name, couple, tmp_path):
     model = compiled(SAVED[name]())
     rule = {"biases": True, "multipliers": {"head/kernel": 0.25, "*/bias": 0.5}}
@@ -434,6 +465,61 @@ def test_a_copied_model_decays_too():
     copied = copy.deepcopy(model)
     assert copied.optimizer is not model.optimizer
     assert_same(trained(copied), trained(model))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled_and_back])
+def test_an_unbuilt_optimizer_can_be_copied(copied):
+    optimizer = set_weight_decay(made("Adam"), network(), RATE, couple="corrected")
+    assert copied(optimizer).get_config() == optimizer.get_config()
+
+
+@keras.saving.register_keras_serializable("test_decay")
+class Unnamed(layers.Layer):
+    """Its variables get automatic names, numbered across the process."""
+
+    def build(self, shape):
+        self.first = self.add_weight(shape=(shape[-1], 5))
+        self.second = self.add_weight(shape=(5, 4))
+
+    def call(self, x):
+        return ops.matmul(ops.matmul(x, self.first), self.second)
+
+
+@keras.saving.register_keras_serializable("test_decay")
+class Subclassed(keras.Model):
+    """Its layers get automatic names, numbered across the process."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = [Unnamed(), layers.Dense(4), layers.Dense(4), layers.Dense(2)]
+
+    def build(self, shape):
+        for part in self.parts:
+            part.build((None, 4))
+        self.built = True
+
+    def call(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def test_a_loaded_model_with_new_automatic_names_decays_the_same(tmp_path):
+    model = Subclassed()
+    model.build((None, 4))
+    compiled(made("Adam"), model)
+    names = [weight.name for weight, _ in select_weights(model)]
+    assert len(names) == 5
+    set_weight_decay(
+        model.optimizer, model, RATE,
+        multipliers={name: float(i) for i, name in enumerate(names)},
+    )  # fmt: skip
+    trained(model, 1)
+    loaded = saved_and_loaded(model, tmp_path)
+    paths = [[v.path for v in m.trainable_variables] for m in (loaded, model)]
+    assert paths[0] != paths[1]
+    assert_same(trained(loaded), trained(model))
+    assert [f.code for f in audit(loaded)] == []
 
 
 # Which weights, after names changed
@@ -575,7 +661,7 @@ def test_the_learning_rate_is_that_of_the_inner_optimizer():
     assert float(ours.optimizer.inner_optimizer.learning_rate) == 0.5
 
 
-@pytest.mark.parametrize("is_scaled", [False, True])
+@pytest.mark.parametrize("is_scaled", [pytest.param(False, marks=SLOW), True])
 def test_averaged_weights_are_swapped(is_scaled):
     scaled = keras.optimizers.LossScaleOptimizer
     around = scaled if is_scaled else (lambda optimizer: optimizer)

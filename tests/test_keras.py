@@ -357,6 +357,88 @@ def test_optimizer_for_finds_the_one_of_several():
         model.compile(optimizer)
         assert _keras.optimizer_for(model, a) is chosen[a.path]
         assert _keras.optimizer_for(model, b) is chosen.default_optimizer
+    assert _keras.updaters(several) == several.optimizers
+    sgd, adam = chosen.default_optimizer, chosen[a.path]
+    made_anew = keras.optimizers.MultiOptimizer(
+        lambda variable: keras.optimizers.Adam() if variable is a else sgd
+    )
+    made_anew.build([a, b])
+    assert _keras.updater_of(made_anew, a) is _keras.updater_of(made_anew, a)
+    assert _keras.updater_of(made_anew, b) is sgd
+    assert _keras.updater_of(adam, b) is adam
+
+
+def test_what_a_learning_rate_comes_from():
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    assert _keras.learning_rate_of(keras.optimizers.SGD(schedule)) is schedule
+    assert isinstance(
+        _keras.learning_rate_of(keras.optimizers.SGD(0.1)), keras.Variable
+    )
+
+
+def test_is_update_tells_when_the_weights_change():
+    assert _keras.is_update(keras.optimizers.SGD()) == 1.0
+    w = keras.Variable([1.0])
+    sgd = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
+    for _ in range(6):
+        before = float(ops.convert_to_numpy(w)[0])
+        expected = float(ops.convert_to_numpy(_keras.is_update(sgd)))
+        sgd.apply([ops.ones(1)], [w])
+        assert (float(ops.convert_to_numpy(w)[0]) != before) == bool(expected)
+
+
+def test_stop_decay_leaves_none_as_it_is():
+    sgd, adamw = keras.optimizers.SGD(), keras.optimizers.AdamW()
+    for optimizer in (sgd, adamw):
+        _keras.stop_decay(optimizer)
+    assert (sgd.weight_decay, adamw.weight_decay) == (None, 0.0)
+    # `AdamW` does not accept `None`.
+    type(adamw).from_config(adamw.get_config())
+
+
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_an_optimizer_is_exchanged_where_it_trains_and_where_it_is_saved(is_scaled):
+    old, new = keras.optimizers.SGD(), keras.optimizers.Adam()
+    model = network()
+    model.compile(old, "mse")
+    if is_scaled:  # as `compile` does for mixed precision
+        model.optimizer = keras.optimizers.LossScaleOptimizer(old)
+    _keras.exchange_optimizer(model, old, new)
+    assert list(_keras.optimizers_within(model.optimizer))[-1] is new
+    config = model.get_compile_config()
+    assert config["optimizer"]["class_name"] == "Adam"
+    _keras.exchange_optimizer(model, old, keras.optimizers.RMSprop())
+    assert list(_keras.optimizers_within(model.optimizer))[-1] is new
+    _keras.exchange_optimizer(network(), old, new)
+
+
+def test_an_optimizer_around_an_optimizer_acts_before_it():
+    seen = []
+
+    class Around(_keras.OptimizerWrapper):
+        def before_update(self, variables):
+            seen.extend(ops.convert_to_numpy(v).tolist() for v in variables)
+
+    w = keras.Variable([1.0])
+    adam = keras.optimizers.Adam(0.1)
+    around = Around(adam)
+    around.apply([ops.ones(1)], [w])
+    assert seen == [[1.0]] and int(adam.iterations) == int(around.iterations) == 1
+    assert ops.convert_to_numpy(w) == pytest.approx([0.9], abs=1e-5)
+    ids = {id(v) for v in around.variables}
+    assert {id(v) for v in adam.variables} < ids
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_decay_takes_the_share_of_each_variable(dtype):
+    # JAX has float64 only if it is enabled.
+    values = [np.array([1.0, -2.0]), np.array([[0.5]])]
+    variables = [keras.Variable(v, dtype=dtype) for v in values]
+    _keras.backend.decay(variables, ops.convert_to_tensor(0.25, "float32"))
+    for variable, value in zip(variables, values, strict=True):
+        found = ops.convert_to_numpy(ops.cast(variable, "float32"))
+        np.testing.assert_array_equal(found, 0.75 * value)
+        assert variable.dtype == dtype
 
 
 def test_consumers_are_operations_or_none_for_an_output():

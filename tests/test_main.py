@@ -364,3 +364,14 @@ def test_unknown_option_is_an_error(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--jsonn", "a.keras"])
     assert stop.value.code == 2
+
+
+def test_the_optimizer_and_its_decay_are_printed(saved, capsys):
+    model = mlp()
+    model.compile("adam", "mse")
+    keras_l2reg.set_weight_decay(model.optimizer, model, 0.01, layers="hidden/*")
+    assert main([saved(model)]) == 1
+    first, _, _ = capsys.readouterr().out.partition("\n")
+    assert first == (
+        "Optimizer: Adam, weight_decay=0.01, couple='lr', on 1 of 4 trained weights."
+    )

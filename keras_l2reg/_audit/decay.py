@@ -4,6 +4,7 @@ import keras
 
 from keras_l2reg import _keras
 from keras_l2reg._audit.facts import NORM_OR_BIAS, ModelFacts, l2_of, names_of
+from keras_l2reg._decay import WeightDecayOptimizer
 
 _ADAPTIVE = {
     *("Adam", "Adamax", "Nadam", "RMSprop", "Adagrad", "Adadelta"),
@@ -17,8 +18,17 @@ def double_decay(facts: ModelFacts) -> tuple[str, ...]:
 
 
 def decays_bias_or_norm(facts: ModelFacts) -> tuple[str, ...]:
-    """Biases, and scales and shifts of normalizations, that the optimizer decays."""
-    return names_of(w for w in facts.decayed if w.role in NORM_OR_BIAS)
+    """Biases, and scales and shifts of normalizations, that the optimizer decays.
+
+    Not those that `set_weight_decay` was told to decay.
+    """
+    return names_of(
+        w
+        for w in facts.decayed
+        if w.role in NORM_OR_BIAS
+        and w.variable is not None
+        and _keras.decays(_keras.optimizer_for(facts.model, w.variable), w.variable)
+    )
 
 
 def exclusions_lost_on_save(facts: ModelFacts) -> tuple[str, ...]:
@@ -37,6 +47,34 @@ def coupled_adaptive(facts: ModelFacts) -> tuple[str, ...]:
         if l2_of(w.regularizer)
         and w.variable is not None
         and _is_adaptive(_keras.optimizer_for(facts.model, w.variable))
+    )
+
+
+def describe_optimizer(model: keras.Model) -> str | None:
+    """The optimizer and its weight decay in a line; `None` without an optimizer.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model.compile(keras.optimizers.AdamW())
+    >>> describe_optimizer(model)
+    'Optimizer: AdamW, weight_decay=0.004 on 2 of 2 trained weights.'
+    """
+    chain = list(_keras.optimizers_within(getattr(model, "optimizer", None)))
+    if not chain:
+        return None
+    decayed = len(ModelFacts(model, None, 1.0).decayed)
+    if not decayed:
+        return f"Optimizer: {type(chain[-1]).__name__}, no weight decay."
+    ours = [o for o in chain if isinstance(o, WeightDecayOptimizer)]
+    rates = {
+        updater.weight_decay
+        for updater in ours or _keras.updaters(chain[-1])
+        if updater.weight_decay
+    }
+    listed = ", ".join(f"{rate:.3g}" for rate in sorted(rates))
+    coupled = f", couple={ours[0].couple!r}," if ours else ""
+    return (
+        f"Optimizer: {type(chain[-1]).__name__}, weight_decay={listed}{coupled} on "
+        f"{decayed} of {len(model.trainable_variables)} trained weights."
     )
 
 

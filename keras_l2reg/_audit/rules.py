@@ -142,8 +142,8 @@ RULES = (
         summary="saving loses the penalty, or exclusions from weight decay",
         message="The optimizer excludes these weights from weight decay, but its "
         "config does not say so: a loaded model decays them.",
-        fix="On the loaded model, call set_weight_decay(...) or "
-        "optimizer.exclude_from_weight_decay(...) again before training.",
+        fix="Call set_weight_decay(model.optimizer, model, rate), whose choice is "
+        "saved, or call exclude_from_weight_decay(...) again after each load.",
         find=decay.exclusions_lost_on_save,
     ),
     Rule(
@@ -179,8 +179,8 @@ RULES = (
         summary="a weight has both an L2 penalty and the optimizer's weight decay",
         message="These weights are decayed twice: by the L2 penalty and by the "
         "optimizer's weight_decay.",
-        fix="Choose one: set weight_decay=0, call "
-        "optimizer.exclude_from_weight_decay(...), or remove the penalty.",
+        fix="Choose one: set weight_decay to 0, exclude the weights from it with "
+        "set_weight_decay(..., exclude=...), or remove the penalty.",
         find=decay.double_decay,
     ),
     Rule(
@@ -199,7 +199,7 @@ RULES = (
         message="The optimizer's weight_decay applies to biases, scales or shifts: "
         "Keras decays every trainable weight, and does not save exclusions.",
         fix="Call set_weight_decay(model.optimizer, model, rate), which decays kernels "
-        "only. Call it again after each load.",
+        "only and is saved. To decay biases on purpose, pass biases=True.",
         find=decay.decays_bias_or_norm,
     ),
     Rule(
@@ -228,7 +228,8 @@ RULES = (
         summary="L2 with an adaptive optimizer such as Adam is not weight decay",
         message="An adaptive optimizer rescales the penalty's gradient, so that L2 "
         "does not act as weight decay (Loshchilov & Hutter, 2019).",
-        fix="For weight decay, use AdamW (or weight_decay=...) instead of the penalty.",
+        fix="For weight decay, call set_weight_decay(model.optimizer, model, rate) "
+        "instead of the penalty.",
         find=decay.coupled_adaptive,
     ),
     Rule(

@@ -23,6 +23,10 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
     def before_update(self, variables: Sequence[keras.Variable]) -> None:
         """Called before the inner optimizer gets the gradients of `variables`."""
 
+    def index_of(self, variable: keras.Variable) -> int | None:
+        """The index among the variables that it was built for, `None` if not there."""
+        return self._trainable_variables_indices.get(self._var_key(variable))
+
     def build(self, var_list: Sequence[keras.Variable]) -> None:
         if not self.inner_optimizer.built:
             self.inner_optimizer.build(var_list)

@@ -18,6 +18,7 @@ from keras_l2reg._validation import (
     check_integer,
     check_is_model,
     check_number,
+    is_iterable,
 )
 from keras_l2reg.attachment import is_attached
 from keras_l2reg.models import L2AllWeights
@@ -25,8 +26,9 @@ from keras_l2reg.models import L2AllWeights
 # Arguments of `fit` that `l2_path` does not support, and what to pass instead.
 _UNSUPPORTED = {
     "validation_split": (
-        "all strengths are compared on the same `validation_data`; split the data "
-        "yourself, and shuffle them first if sorted: with n = int(len(x) * 0.8), "
+        "all strengths are compared on the same `validation_data`, or by `cv=5`; split "
+        "the data yourself, and shuffle them first if sorted: with "
+        "n = int(len(x) * 0.8), "
         "l2_path(model, x[:n], y[:n], validation_data=(x[n:], y[n:]))"
     ),
     "initial_epoch": "each run starts at epoch 0; set its length with `epochs`",
@@ -36,6 +38,8 @@ _UNSUPPORTED = {
 # signature itself is in a module that imports this one.
 PATH_ARGUMENTS = {
     "l2",
+    "cv",
+    "l1_ratio",
     "warm",
     "repeats",
     "new_starts",
@@ -47,8 +51,8 @@ PATH_ARGUMENTS = {
 }
 
 
-def check_model(model: Any) -> None:
-    """Raise an error unless `model` is a compiled model whose strength can be set."""
+def check_model(model: Any, varies_l1: bool) -> None:
+    """Raise an error unless `model` is a compiled model whose strengths can be set."""
     check_is_model(model)
     if not model.compiled or model.optimizer is None:
         raise ValueError(
@@ -56,7 +60,9 @@ def check_model(model: Any) -> None:
             f"Received: model={model.name!r}"
         )
     if isinstance(model, L2AllWeights):
-        model._require_strength()
+        model._require_strength("l2")
+        if varies_l1:
+            model._require_strength("l1")
     elif is_attached(model):
         raise ValueError(
             "Expected an `L2AllWeights`, or a model with nothing attached. Received: "
@@ -68,28 +74,39 @@ def check_model(model: Any) -> None:
 # ------------------------------------------------------------------------ data
 
 
-def check_data(x: Any, y: Any, sample_weight: Any, validation_data: Any) -> None:
+def check_data(
+    x: Any, y: Any, sample_weight: Any, validation_data: Any, cv: Any
+) -> None:
     """Raise an error if data are missing or empty, or can be read only once."""
     if x is None:
         raise TypeError(
             "Expected training data. Received: x=None; pass arrays `x` and `y`, a "
             "`keras.utils.PyDataset` or a `tf.data.Dataset`"
         )
-    if validation_data is None:
+    if validation_data is None and cv is None:
         raise ValueError(
-            "Expected `validation_data`: on the training data, the weakest strength "
-            "always looks best. Received: validation_data=None; pass "
-            "(x_val, y_val) or a dataset"
+            "Expected `validation_data` or `cv`: on the training data, the weakest "
+            "strength always looks best. Received: validation_data=None, cv=None; pass "
+            "(x_val, y_val) or a dataset, or cv=5 to hold out each fifth of the data"
         )
-    is_tuple = isinstance(validation_data, (tuple, list))
-    parts = validation_data if is_tuple else (validation_data,)
+    if validation_data is not None and cv is not None:
+        raise ValueError(
+            "Expected either `validation_data` or `cv`. Received: both; leave out "
+            "`cv`, or add the validation data to `x` and `y`"
+        )
+    _check_samples("the training data `x`, `y`, `sample_weight`", x, y, sample_weight)
+    if validation_data is not None:
+        _check_validation_data(validation_data)
+
+
+def _check_validation_data(data: Any) -> None:
+    parts = data if isinstance(data, (tuple, list)) else (data,)
     if not 1 <= len(parts) <= 3:
         raise ValueError(
             "Invalid value for argument `validation_data`. Expected (x_val, y_val), "
             "(x_val, y_val, sample_weight) or a dataset. "
-            f"Received: a {type(validation_data).__name__} of {len(parts)} parts"
+            f"Received: a {type(data).__name__} of {len(parts)} parts"
         )
-    _check_samples("the training data `x`, `y`, `sample_weight`", x, y, sample_weight)
     _check_samples("`validation_data`", *parts)
 
 
@@ -150,7 +167,7 @@ def checked_strengths(l2: Any) -> L2Grid | list[float]:
     """The distinct strengths from strong to weak; or the `L2Grid` that was given."""
     if isinstance(l2, L2Grid):
         return l2
-    if not _is_iterable(l2):
+    if not is_iterable(l2):
         raise TypeError(
             "Invalid type for argument `l2`. Expected an iterable of floats, such as "
             "[0.1, 0.01, 0.0], or a grid from the data, such as `L2Grid(count=12)`. "
@@ -172,10 +189,21 @@ def _strengths_hint(l2: Any) -> str:
     return "" if number is None else f"; for one strength, write l2=[{number:g}]"
 
 
-def _is_iterable(l2: Any) -> bool:
-    is_scalar = getattr(l2, "shape", None) == ()
-    is_other = isinstance(l2, (str, dict, keras.Variable))
-    return hasattr(l2, "__iter__") and not (is_scalar or is_other)
+def checked_ratios(l1_ratio: Any) -> list[float] | list[None]:
+    """The distinct ratios in rising order; `[None]` if all are 0.
+
+    >>> checked_ratios([0.5, 0, 0.5]), checked_ratios(0.0)
+    ([0.0, 0.5], [None])
+    """
+    given = [*l1_ratio] if is_iterable(l1_ratio) else [l1_ratio]
+    expected = "a float in [0, 1], or a list of these"
+    ratios = sorted({check_number(ratio, "l1_ratio", expected) for ratio in given})
+    if not ratios or ratios[-1] > 1:
+        raise ValueError(
+            f"Invalid value for argument `l1_ratio`. Expected {expected}, the shares "
+            f"of L1 in a strength. Received: l1_ratio={l1_ratio!r}"
+        )
+    return ratios if ratios[-1] > 0 else [None]
 
 
 # -------------------------------------------------------------- the other arguments

@@ -1,12 +1,15 @@
 """Gather the runs of a path into an `L2Path`, and keep the best run's weights."""
 
+import collections
 import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Literal
 
 from keras_l2reg._path.arguments import check_monitor
-from keras_l2reg._path.result import L2Path, cost
+from keras_l2reg._path.points import Point, point_of
+from keras_l2reg._path.records import cost
+from keras_l2reg._path.result import L2Path
 from keras_l2reg._path.runs import OWN_KEYS, Arrays, Result, Run
 
 
@@ -14,20 +17,21 @@ def collect(
     results: Iterable[Result],
     monitor: str,
     mode: Literal["min", "max"],
-    strengths: list[float],
-    repeats: int,
+    lines: list[list[Point]],
+    runs_per_point: int,
 ) -> tuple[L2Path, Arrays | None]:
     """Gather the runs, in any order.
 
     Args:
         results: Yields each run and the weights it ended with.
         monitor, mode: as in `L2Path`.
-        strengths: All strengths, from strong to weak.
-        repeats: Integer, runs at each strength.
+        lines: All points, those of each ratio from strong to weak.
+        runs_per_point: Integer, the number of repeats, times that of folds.
 
     Returns:
         The `L2Path`, marked as interrupted if Ctrl-C was pressed after the first run;
-        and the weights of the best run at the best strength, `None` without one.
+        and the weights of the best run at the best point, `None` without one, or with
+        cross-validation.
 
     Raises:
         Exception: any error of `results`, with the finished runs as its attribute
@@ -38,8 +42,9 @@ def collect(
         for run, weights in results:
             check_monitor(monitor, _metrics(run, monitor))
             done.append(run)
-            path = L2Path(done, monitor, mode)
-            _update_candidates(candidates, run, weights, path, repeats)
+            if weights is not None:
+                path = L2Path(done, monitor, mode)
+                _update_candidates(candidates, run, weights, path, runs_per_point)
     except KeyboardInterrupt:
         if not done:
             raise
@@ -48,11 +53,12 @@ def collect(
         # The runs may have taken hours.
         path = L2Path(_sorted(done), monitor, mode, interrupted=True)
         error.path = path  # pyright: ignore[reportAttributeAccessIssue]
-        for note in _error_notes(error, path, strengths, repeats):
+        for note in _error_notes(error, path, lines, runs_per_point):
             error.add_note(note)
         raise
     path = L2Path(_sorted(done), monitor, mode, interrupted)
-    return path, candidates[path.best["l2"]][1] if path.best else None
+    best = candidates.get(point_of(path.best)) if path.best else None
+    return path, best and best[1]
 
 
 def _metrics(run: Run, monitor: str) -> set[str]:
@@ -62,37 +68,46 @@ def _metrics(run: Run, monitor: str) -> set[str]:
 
 
 def _update_candidates(
-    candidates: dict[float, tuple[float, Arrays]],
+    candidates: dict[Point, tuple[float, Arrays]],
     run: Run,
     weights: Arrays,
     path: L2Path,
-    repeats: int,
+    runs_per_point: int,
 ) -> None:
-    """Keep the weights of the best run at each strength that may still be the best.
+    """Keep the weights of the best run at each point that may still be the best.
 
     Args:
-        candidates: Dict from strengths to the cost and the weights of the best run.
+        candidates: Dict from points to the cost and the weights of the best run.
         run: The latest run.
         weights: The weights it ended with.
         path: The runs so far, with the latest.
-        repeats: Integer, runs at each strength.
+        runs_per_point: Integer.
     """
-    value = cost(run, path.monitor, path.mode)
-    if math.isfinite(value) and value < candidates.get(run["l2"], (math.inf,))[0]:
-        candidates[run["l2"]] = value, weights
-    complete = {r["l2"] for r in path.records if r["repeats"] == repeats}
-    comparable = [r for r in path.runs if r["l2"] in complete]
+    value, point = cost(run, path.monitor, path.mode), point_of(run)
+    if math.isfinite(value) and value < candidates.get(point, (math.inf,))[0]:
+        candidates[point] = value, weights
+    complete = _complete(path, runs_per_point)
+    comparable = [r for r in path.runs if point_of(r) in complete]
     best = L2Path(comparable, path.monitor, path.mode).best
-    for l2 in complete - ({best["l2"]} if best else set()):
-        candidates.pop(l2, None)
+    for point in complete - ({point_of(best)} if best else set()):
+        candidates.pop(point, None)
+
+
+def _complete(path: L2Path, runs_per_point: int) -> set[Point]:
+    """The points of which all runs are finished."""
+    counts = collections.Counter(map(point_of, path.runs))
+    return {point for point, count in counts.items() if count == runs_per_point}
 
 
 def _sorted(done: list[Run]) -> list[Run]:
-    return sorted(done, key=lambda run: (-run["l2"], run["repeat"]))
+    def key(run: Run) -> tuple:
+        return *point_of(run).order, run.get("fold"), run["repeat"]
+
+    return sorted(done, key=key)
 
 
 def _error_notes(
-    error: Exception, path: L2Path, strengths: list[float], repeats: int
+    error: Exception, path: L2Path, lines: list[list[Point]], runs_per_point: int
 ) -> Iterator[str]:
     """Notes on an error: what was finished, and how to continue."""
     if isinstance(error, BrokenExecutor):
@@ -100,12 +115,17 @@ def _error_notes(
             "A worker of the executor died, often because it ran out of memory. The "
             "executor accepts no more tasks: create a new one, with fewer workers."
         )
-    if path.records:
-        complete = {r["l2"] for r in path.records if r["repeats"] == repeats}
-        missing = [l2 for l2 in strengths if l2 not in complete]
+    if path.runs:
+        complete, todo = _complete(path, runs_per_point), []
+        for line in lines:
+            ratio = line[0].l1_ratio
+            if missing := [p.strength for p in line if p not in complete]:
+                tail = "" if ratio is None else f", l1_ratio={ratio}"
+                todo.append(f"l2={missing}{tail}")
+        total = sum(map(len, lines)) * runs_per_point
         yield (
-            f"{len(path.runs)} of {len(strengths) * repeats} runs are finished: "
-            f"they are in this error's `path`. To do the others: l2={missing}"
+            f"{len(path.runs)} of {total} runs are finished: they are in this error's "
+            f"`path`. To do the others: {'; '.join(todo)}"
         )
 
 

@@ -8,6 +8,7 @@ data.
 
 import concurrent.futures
 import contextlib
+import itertools
 import pathlib
 import pickle
 import tempfile
@@ -19,11 +20,12 @@ from typing import Any
 import keras
 
 from keras_l2reg import _keras
+from keras_l2reg._path.points import Point
 from keras_l2reg._path.runs import Result, Setup, build, runs
 from keras_l2reg.models import L2AllWeights
 
-# The strengths and the repeats, as indices, of one task.
-Task = tuple[list[float], list[int]]
+# The points, the folds and the repeats, both as indices, of one task.
+Task = tuple[list[Point], list[int | None], list[int]]
 
 # Models share the global seed, so the threads of one worker must take turns.
 _ONE_AT_A_TIME = threading.Lock()
@@ -36,14 +38,14 @@ def run_with_executor(
     executor: concurrent.futures.Executor,
     model: L2AllWeights,
     setup: Setup,
-    strengths: list[float],
+    lines: list[list[Point]],
     on_epoch: Callable[[int], None],
 ) -> Iterator[Result]:
-    """Like `runs` for all repeats, but on the workers of an executor, in any order.
+    """Like `runs` for all lines, but on the workers of an executor, in any order.
 
-    A task is one strength with all its repeats; with warm starts, which depend on the
-    previous strength, a task is all strengths of one repeat. A worker keeps the model,
-    and so its compiled step, between tasks.
+    A task is one point and fold with all its repeats; with warm starts, which depend on
+    the previous strength, a task is one line, fold and repeat. A worker keeps the
+    model, and so its compiled step, between tasks.
 
     An error in a task, or the death of a worker, is raised after all finished results
     were yielded.
@@ -54,7 +56,7 @@ def run_with_executor(
         pending: dict[concurrent.futures.Future, Task] = {}
         data = None
         stack.callback(lambda: [future.cancel() for future in pending])
-        for task in _tasks(setup, strengths):
+        for task in _tasks(setup, lines):
             pending[executor.submit(_run_task, settings, str(file), *task)] = task
         try:
             while pending:
@@ -77,11 +79,17 @@ def run_with_executor(
             raise
 
 
-def _tasks(setup: Setup, strengths: list[float]) -> list[Task]:
-    repeats = [*range(len(setup.starts))]
+def _tasks(setup: Setup, lines: list[list[Point]]) -> list[Task]:
+    folds, repeats = setup.data.fold_numbers, [*range(len(setup.starts))]
     if setup.warm:
-        return [(strengths, [repeat]) for repeat in repeats]
-    return [([l2], repeats) for l2 in strengths]
+        return [
+            (line, [fold], [repeat])
+            for line in lines
+            for fold in folds
+            for repeat in repeats
+        ]
+    points = itertools.chain.from_iterable(lines)
+    return [([point], [fold], repeats) for point in points for fold in folds]
 
 
 def _keras_settings() -> dict[str, str]:
@@ -138,7 +146,8 @@ def _finished(future: concurrent.futures.Future) -> Iterable[Result]:
 def _run_task(
     settings: dict[str, str],
     file: str,
-    strengths: list[float],
+    points: list[Point],
+    folds: list[int | None],
     repeats: list[int],
     content: bytes | None = None,
 ) -> list[Result] | None:
@@ -161,7 +170,7 @@ def _run_task(
             _loaded.clear()
             _loaded[file] = _unpickled(content)
         try:
-            for result in runs(*_loaded[file], strengths, repeats):
+            for result in runs(*_loaded[file], points, folds, repeats):
                 finished.append(result)
         except BaseException as error:
             # An error pickles with its attributes, so the caller gets these too.
@@ -177,5 +186,6 @@ def _unpickled(content: bytes) -> tuple[L2AllWeights, Setup]:
     optimizers: set[Any] = {_keras.optimizer_for(model, v) for v in left_out}
     for optimizer in optimizers:
         optimizer.exclude_from_weight_decay(var_list=left_out)
-    build(model, setup.validation_data, setup.fit_arguments)
+    first = setup.data.fold_numbers[0]
+    build(model, setup.data.of_fold(first).validation_data, setup.fit_arguments)
     return model, setup

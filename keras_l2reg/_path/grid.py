@@ -13,7 +13,9 @@ import keras
 import numpy as np
 
 from keras_l2reg import _keras
-from keras_l2reg._path.runs import assign, read, state_of
+from keras_l2reg._path.folds import pick
+from keras_l2reg._path.points import Point
+from keras_l2reg._path.runs import assign, read, set_point, state_of
 from keras_l2reg._validation import check_integer, check_number
 from keras_l2reg.models import L2AllWeights
 
@@ -25,9 +27,11 @@ class L2Grid:
     `top * span**(-i / (count - 1))` for `i = 0 ... count - 1`, and 0
 
     `top = 10 * |g| / |p|`, where `g` and `p` are the gradients of the data loss,
-    weighted as in `fit`, and of the penalty at `l2 = 1`, with respect to the penalized
-    weights, at their initial values, on up to 1024 samples. At `top`, the gradient of
-    the penalty is ten times that of the data loss; 0 shows whether a penalty helps.
+    weighted as in `fit`, and of the penalty at strength 1, with respect to the
+    penalized weights, at their initial values, on up to 1024 samples. At `top`, the
+    gradient of the penalty is ten times that of the data loss; 0 shows whether a
+    penalty helps. Each `l1_ratio` has a `top` of its own, as in scikit-learn's
+    `ElasticNetCV`.
 
     Args:
         count: Integer >= 1, the number of strengths above 0. Defaults to `12`.
@@ -75,6 +79,7 @@ def grid_from_data(
     sample_weight: Any = None,
     class_weight: Mapping[int, float] | None = None,
     grid: L2Grid = L2Grid(),
+    l1_ratio: float | None = None,
 ) -> list[float]:
     """Strengths from strong to weak, and 0, as `L2Grid` documents them.
 
@@ -82,6 +87,8 @@ def grid_from_data(
         model: A built, compiled `L2AllWeights` with a live strength.
         x, y, sample_weight, class_weight: as in `keras.Model.fit`.
         grid: The `L2Grid`. Defaults to `L2Grid()`.
+        l1_ratio: Float in [0, 1], the share of L1 in a strength; `None` for a model
+            whose `l1` is not varied. Defaults to `None`.
 
     Returns:
         A list of `grid.count + 1` floats, the last of them 0.
@@ -92,41 +99,42 @@ def grid_from_data(
     x, y, sample_weight = _sample(x, y, sample_weight)
     if class_weight is not None and hasattr(y, "shape"):
         sample_weight = _weights_of_classes(y, class_weight)
-    of_data, of_penalty = _gradient_norms(model, x, y, sample_weight)
+    of_data, of_penalty = _gradient_norms(model, x, y, sample_weight, l1_ratio)
     top = 10 * of_data / of_penalty if of_penalty else 0.0
     if not math.isfinite(top) or top == 0:
         raise ValueError(
             "Expected nonzero, finite gradients at the initial weights, to derive a "
             f"grid of strengths from. Received: gradients of norm {of_data:.3g} "
-            f"(data) and {of_penalty:.3g} (penalty, at l2=1); choose the strengths "
-            "yourself, for example l2=[0.1, 0.01, 0.001, 0.0]"
+            f"(data) and {of_penalty:.3g} (penalty, at strength 1); choose the "
+            "strengths yourself, for example l2=[0.1, 0.01, 0.001, 0.0]"
         )
     return grid.below(top)
 
 
 def _gradient_norms(
-    model: L2AllWeights, x: Any, y: Any, sample_weight: Any
+    model: L2AllWeights, x: Any, y: Any, sample_weight: Any, l1_ratio: float | None
 ) -> tuple[float, float]:
-    """The norms of the gradients of the data loss and of the penalty at `l2=1`.
+    """The norms of the gradients of the data loss and of the penalty at strength 1.
 
     Both with respect to the penalized weights.
     """
     variables = state_of(model)
     values = read(variables)
 
-    def gradients(l2: float) -> list[Any]:
+    def gradients(strength: float) -> list[Any]:
         # So that a layer that is random in inference draws the same numbers each time.
         assign(variables, values)
-        model.l2 = l2
+        set_point(model, Point(strength, l1_ratio))
         return _keras.loss_gradients(model, x, y, sample_weight)
 
     try:
         data = gradients(0.0)
         # The difference of the two gradients is accurate only if the gradient of the
         # data loss is not much larger than that of the penalty.
-        l2 = max(1.0, _norm(data) / (_norm(read(model.trainable_variables)) or 1.0))
-        l2 = l2 if math.isfinite(l2) else 1.0
-        both = gradients(l2)
+        norm = _norm(read(model.trainable_variables)) or 1.0
+        strength = max(1.0, _norm(data) / norm)
+        strength = strength if math.isfinite(strength) else 1.0
+        both = gradients(strength)
     finally:
         assign(variables, values)
     penalty = [b - d for b, d in zip(both, data, strict=True)]
@@ -136,7 +144,8 @@ def _gradient_norms(
         for d, p in zip(data, penalty, strict=True)
         if not _norm([p]) <= 1e-5 * _norm([d])
     ]
-    return _norm([d for d, _ in penalized]), _norm([p for _, p in penalized]) / l2
+    of_penalty = _norm([p for _, p in penalized]) / strength
+    return _norm([d for d, _ in penalized]), of_penalty
 
 
 def _norm(arrays: list[Any]) -> float:
@@ -158,13 +167,7 @@ def _sample(
         )
     total = len(keras.tree.flatten(x)[0])
     chosen = np.linspace(0, total - 1, min(size, total)).astype(int)
-
-    def pick(part: Any) -> Any:
-        if part is None:
-            return None
-        return keras.tree.map_structure(lambda leaf: np.asarray(leaf)[chosen], part)
-
-    return pick(x), pick(y), pick(sample_weight)
+    return pick(x, chosen), pick(y, chosen), pick(sample_weight, chosen)
 
 
 def _weights_of_classes(y: Any, class_weight: Mapping[int, float]) -> np.ndarray:

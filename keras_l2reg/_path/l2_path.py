@@ -17,7 +17,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, Literal
 
@@ -27,7 +27,10 @@ from keras_l2reg import _keras
 from keras_l2reg._path import arguments
 from keras_l2reg._path.collect import collect, why_none_is_best
 from keras_l2reg._path.executor import run_with_executor
+from keras_l2reg._path.folds import Data, Splitter, folds_from
 from keras_l2reg._path.grid import L2Grid, grid_from_data
+from keras_l2reg._path.points import Point
+from keras_l2reg._path.refit import refit
 from keras_l2reg._path.result import L2Path
 from keras_l2reg._path.runs import (
     Result,
@@ -51,6 +54,8 @@ def l2_path(
     l2: Iterable[float] | L2Grid = L2Grid(),
     validation_data: Any = None,
     *,
+    cv: int | Splitter | Iterable[tuple[Any, Any]] | None = None,
+    l1_ratio: float | Iterable[float] = 0.0,
     epochs: int = 10,
     warm: bool = False,
     repeats: int = 1,
@@ -67,7 +72,8 @@ def l2_path(
 
     `minimize data_loss(w) + l2 * sum_k multiplier_k * sum(w_k**2)` for each `l2`
 
-    The training step is compiled once for all strengths.
+    The training step is compiled once for all strengths. They are compared on
+    validation data, or by cross-validation; and optionally mixed with L1.
 
     A run that diverges is recorded with NaN for each metric, and the path continues. An
     interrupted path (Ctrl-C) returns the finished runs, with `interrupted` set; an
@@ -81,15 +87,26 @@ def l2_path(
             only once.
         l2: Iterable of finite floats >= 0, the strengths to fit at; or an `L2Grid`,
             which derives them from the data. Defaults to `L2Grid()`, 12 strengths and
-            0.
+            0. With `l1_ratio`, the strengths `s`.
         validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset, as for `fit`.
-            Required.
+            Either this or `cv` is required. Defaults to `None`.
+        cv: Instead of `validation_data`, the folds of a cross-validation of arrays, or
+            of dicts or lists of arrays. An integer >= 2 makes so many folds, shuffled
+            by `seed`, with an equal share of each class if `y` is classes: one column
+            of integers, booleans, or 0.0 and 1.0; or one-hot rows. Or a scikit-learn
+            splitter, or an iterable of `(train, valid)`, indices or masks. The sample
+            weights of a fold weight its validation, too; `class_weight` does not, as in
+            `fit`. Defaults to `None`.
+        l1_ratio: Float in [0, 1], the share of L1 in a strength, or an iterable of
+            these: each strength `s` is fitted at each ratio `r`, with `l1 = s * r` and
+            `l2 = s * (1 - r)`. A wrapper needs a live `l1`. Gradient steps make small
+            weights smaller, but not exactly 0. Defaults to `0.0`: only `l2` is varied.
         epochs: Integer >= 1, epochs of each run. Defaults to `10`.
         warm: Boolean. `False` starts each run from the model's initial weights;
             `True` from those that the run at the next stronger strength ended with,
-            as in glmnet. The optimizer always starts from its initial state. Defaults
-            to `False`.
-        repeats: Integer >= 1, runs at each strength. Defaults to `1`.
+            as in glmnet, for the same fold and ratio. The optimizer always starts from
+            its initial state. Defaults to `False`.
+        repeats: Integer >= 1, runs at each strength, of each fold. Defaults to `1`.
         new_starts: Boolean, whether repeat `r` starts from newly drawn weights (by
             `clone_model`, with `seed + r`) instead of the model's initial weights.
             Defaults to `False`.
@@ -101,11 +118,13 @@ def l2_path(
         restore_best_weights: Boolean. `True` leaves the model with the strength and
             the weights of the best run (a bare model with built-in Keras regularizers
             of that strength), and restores the optimizer; `False` restores everything.
-            Defaults to `True`.
+            With `cv`, the model is fitted once more, to all data at the best strength
+            (with `warm`, at the stronger ones before), as repeat 0 and without
+            validation data; unless the path was interrupted. Defaults to `True`.
         executor: A `concurrent.futures.Executor`, such as a `ProcessPoolExecutor`
             (of the "spawn" context) or Dask's `Client.get_executor()`, whose workers
-            do the runs, one strength at a time. Defaults to `None`: all runs are done
-            in this process.
+            do the runs, a task for each strength (with `warm`, each repeat) and fold.
+            Defaults to `None`: all runs are done in this process.
         verbose: `1` shows a progress bar with the time left, `0` nothing. Defaults to
             `1`.
         **fit_arguments: Further arguments of `fit`, such as `batch_size`.
@@ -135,28 +154,32 @@ def l2_path(
           Models via Coordinate Descent](https://doi.org/10.18637/jss.v033.i01),
           Journal of Statistical Software 33(1), 2010.
     """
-    arguments.check_model(model)
+    ratios = arguments.checked_ratios(l1_ratio)
+    varies_l1 = ratios != [None]
+    arguments.check_model(model, varies_l1)
     arguments.check_fit_arguments(fit_arguments)
-    arguments.check_data(x, y, fit_arguments.get("sample_weight"), validation_data)
+    sample_weight = fit_arguments.pop("sample_weight", None)
+    arguments.check_data(x, y, sample_weight, validation_data, cv)
     arguments.check_integers(epochs=epochs, repeats=repeats, seed=seed)
     arguments.check_executor(executor)
     mode = arguments.checked_mode(monitor, mode)
     l2 = arguments.checked_strengths(l2)
+    folds = None if cv is None else folds_from(cv, x, y, seed)
+    data = Data(x, y, sample_weight, validation_data, folds)
     is_wrapper = isinstance(model, L2AllWeights)
-    wrapped = model if is_wrapper else L2AllWeights(model, existing="replace")
+    l1 = 0.0 if varies_l1 else None
+    wrapped = model if is_wrapper else L2AllWeights(model, l1=l1, existing="replace")
     is_tuned = False
     try:
-        names = build(wrapped, validation_data, fit_arguments)
+        first = data.of_fold(data.fold_numbers[0])
+        names = build(wrapped, first.validation_data, fit_arguments)
         with _state_restored(wrapped):
             if not fit_arguments.get("callbacks"):
                 arguments.check_monitor(monitor, names)
-            if isinstance(l2, L2Grid):
-                weights = map(fit_arguments.get, ("sample_weight", "class_weight"))
-                l2 = grid_from_data(wrapped, x, y, *weights, grid=l2)
+            class_weight = fit_arguments.get("class_weight")
+            lines = [_line(wrapped, data, class_weight, l2, ratio) for ratio in ratios]
             setup = Setup(
-                x=x,
-                y=y,
-                validation_data=validation_data,
+                data=data,
                 epochs=epochs,
                 warm=warm,
                 seed=seed,
@@ -165,9 +188,12 @@ def l2_path(
                 optimizer_start=read(wrapped.optimizer.variables),
                 undecayed=undecayed(wrapped),
             )
-            results = _results(wrapped, setup, l2, executor, bool(verbose))
+            results = _results(wrapped, setup, lines, executor, bool(verbose))
             with contextlib.closing(results):
-                path, best = collect(results, monitor, mode, l2, repeats)
+                per_point = len(data.fold_numbers) * repeats
+                path, best = collect(results, monitor, mode, lines, per_point)
+            if folds is not None and restore_best_weights and not path.interrupted:
+                path, best = refit(wrapped, setup, lines, path, bool(verbose))
         if best is not None and restore_best_weights:
             assign(state_of(wrapped), best)
             is_tuned = True
@@ -177,6 +203,20 @@ def l2_path(
     if path.best is None:
         warnings.warn(why_none_is_best(path), stacklevel=2)
     return path
+
+
+def _line(
+    model: L2AllWeights,
+    data: Data,
+    class_weight: Mapping[int, float] | None,
+    l2: L2Grid | list[float],
+    ratio: float | None,
+) -> list[Point]:
+    """The points at one ratio, from strong to weak."""
+    if isinstance(l2, L2Grid):
+        samples = data.x, data.y, data.sample_weight
+        l2 = grid_from_data(model, *samples, class_weight, l2, ratio)
+    return [Point(strength, ratio) for strength in l2]
 
 
 @contextlib.contextmanager
@@ -195,15 +235,16 @@ def _state_restored(model: keras.Model) -> Iterator[None]:
 def _results(
     model: L2AllWeights,
     setup: Setup,
-    strengths: list[float],
+    lines: list[list[Point]],
     executor: Executor | None,
     is_shown: bool,
 ) -> Generator[Result, None, None]:
-    """Fit at all strengths, here or on workers, with a progress bar."""
-    repeats = range(len(setup.starts))
-    total = setup.epochs * len(repeats) * len(strengths)
+    """Fit at all points of all folds, here or on workers, with a progress bar."""
+    folds, repeats = setup.data.fold_numbers, range(len(setup.starts))
+    total = setup.epochs * len(folds) * len(repeats) * sum(map(len, lines))
     with progress_bar("l2_path, epochs", total, is_shown) as advance:
         if executor is None:
-            yield from runs(model, setup, strengths, repeats, advance)
+            for line in lines:
+                yield from runs(model, setup, line, folds, repeats, advance)
         else:
-            yield from run_with_executor(executor, model, setup, strengths, advance)
+            yield from run_with_executor(executor, model, setup, lines, advance)

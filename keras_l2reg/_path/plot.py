@@ -4,6 +4,8 @@ import math
 from typing import TYPE_CHECKING
 
 from keras_l2reg._figures import LEGEND_ABOVE, new_figure
+from keras_l2reg._path.points import Point, point_of
+from keras_l2reg._path.records import Record, is_mixed, ratio_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -11,13 +13,17 @@ if TYPE_CHECKING:
 
     from keras_l2reg._path.result import L2Path
 
+_COLORS = ("black", "tab:orange", "tab:purple", "tab:gray", "tab:green")
+_MARKERS = "os^vDXP"
+
 
 def plot_path(
     path: "L2Path", figure: "Figure | SubFigure | None" = None
 ) -> "Figure | SubFigure":
     """Plot the validation loss and metrics of a path against the strength.
 
-    Each metric has a panel with `mean(l2) ± se(l2)`, on a shared logarithmic axis.
+    Each metric has a panel with `mean(l2) ± se(l2)`, on a shared logarithmic axis; of a
+    path with `l1_ratio`, a line for each ratio, over the strength `l1 + l2`.
 
     Vertical lines mark the best strength and the strongest one within one standard
     error of it. Crosses at the lower edge mark strengths with runs that diverged,
@@ -67,6 +73,8 @@ def plot_path(
             entries.setdefault(label, handle)
     is_narrow = figure.bbox.width < 6 * figure.dpi
     style = {**LEGEND_ABOVE, "ncols": 1 if is_narrow else 2}
+    if is_mixed(path.records):
+        style |= {"title": _averaged(path), "title_fontsize": "small"}
     axes[0].legend([*entries.values()], [*entries], **style)
     figure.align_ylabels()
     return figure
@@ -85,29 +93,55 @@ def _drawn_keys(path: "L2Path") -> list[str]:
 
 
 def _draw_metric(path: "L2Path", key: str, ax: "Axes") -> None:
-    finite = [r for r in path.records if math.isfinite(r[key])]
-    others = [r for r in path.records if not math.isfinite(r[key])]
-    repeats = max(r["repeats"] for r in path.records)
-    label = f"mean ± standard error of {repeats} runs" if repeats > 1 else "one run"
-    x, y = [r["l2"] for r in finite], [r[key] for r in finite]
-    errors = [r[f"{key}_se"] for r in finite]
-    ax.plot(x, y, color="black", marker="o", label=label)
-    ax.errorbar(x, y, errors, fmt="none", ecolor="black", capsize=5)
-    _mark_edge([r["l2"] for r in others if r["diverged"]], "diverged", "x", ax)
-    _mark_edge([r["l2"] for r in others if not r["diverged"]], "not finite", "^", ax)
-    if not finite:
+    lines: dict[float | None, list[Record]] = {}
+    for record in path.records:
+        lines.setdefault(ratio_of(record), []).append(record)
+    for index, (ratio, records) in enumerate(lines.items()):
+        label = _averaged(path) if ratio is None else f"l1_ratio = {ratio:g}"
+        # The colors are also of different lightness, for black and white.
+        color = _COLORS[index % len(_COLORS)]
+        marker = _MARKERS[index % len(_MARKERS)]
+        _draw_line(records, key, label, color, marker, ax)
+    if not any(math.isfinite(r[key]) for r in path.records):
         ax.set_yticks([])
     ax.set_ylabel(key + _unit(key))
 
 
-def _mark_edge(strengths: list[float], label: str, marker: str, ax: "Axes") -> None:
+def _averaged(path: "L2Path") -> str:
+    """What is drawn: the mean of how many folds or runs."""
+    of = "folds" if any("folds" in r for r in path.records) else "repeats"
+    count = max(r[of] for r in path.records)
+    name = {"folds": "fold", "repeats": "run"}[of]
+    return f"mean ± standard error of {count} {name}s" if count > 1 else f"one {name}"
+
+
+def _draw_line(
+    records: list[Record], key: str, label: str, color: str, marker: str, ax: "Axes"
+) -> None:
+    """Draw a metric at the strengths of one ratio."""
+    finite = [r for r in records if math.isfinite(r[key])]
+    x, y = [point_of(r).strength for r in finite], [r[key] for r in finite]
+    errors = [r[f"{key}_se"] for r in finite]
+    ax.plot(x, y, color=color, marker=marker, label=label)
+    ax.errorbar(x, y, errors, fmt="none", ecolor=color, capsize=5)
+    others = [r for r in records if not math.isfinite(r[key])]
+    for name, mark, diverged in [("diverged", "x", True), ("not finite", "^", False)]:
+        marked = [
+            point_of(r).strength for r in others if bool(r["diverged"]) is diverged
+        ]
+        _mark_edge(marked, name, mark, color, ax)
+
+
+def _mark_edge(
+    strengths: list[float], label: str, marker: str, color: str, ax: "Axes"
+) -> None:
     """Mark strengths at the lower edge of the panel."""
     if strengths:
         ax.plot(
             strengths,
             [0.0] * len(strengths),
             label=label,
-            color="black",
+            color=color,
             linestyle="none",
             marker=marker,
             markersize=9,
@@ -125,17 +159,21 @@ def _unit(key: str) -> str:
 
 
 def _mark_strengths(path: "L2Path", ax: "Axes") -> None:
-    names: dict[float, list[str]] = {}
+    names: dict[Point, list[str]] = {}
     for name in ("best", "one_standard_error"):
         if record := getattr(path, name):
-            names.setdefault(record["l2"], []).append(name.replace("_", " "))
-    for l2, style in zip(names, ("--", ":"), strict=False):
-        label = f"{', '.join(names[l2])}: l2 = {l2:.4g}"
-        ax.axvline(l2, color="tab:blue", linestyle=style, zorder=1, label=label)
+            names.setdefault(point_of(record), []).append(name.replace("_", " "))
+    for point, style in zip(names, ("--", ":"), strict=False):
+        separator = " " if point.l1_ratio is None else "\n"
+        what = str(point).replace("=", " = ")
+        label = f"{', '.join(names[point])}:{separator}{what}"
+        ax.axvline(
+            point.strength, color="tab:blue", linestyle=style, zorder=1, label=label
+        )
 
 
 def _scale_strengths(path: "L2Path", ax: "Axes") -> None:
-    strengths = [r["l2"] for r in path.records]
+    strengths = [point_of(r).strength for r in path.records]
     positive = [l2 for l2 in strengths if l2 > 0] or [1.0]
     low, high = min(positive), max(positive)
     if 0 in strengths:
@@ -151,4 +189,8 @@ def _scale_strengths(path: "L2Path", ax: "Axes") -> None:
     between = [n * 10.0**k for k in range(first - 1, last + 1) for n in range(2, 10)]
     between = [l2 for l2 in between if low < l2 < high]
     ax.set_xticks(between, [""] * len(between), minor=True)
-    ax.set_xlabel("strength l2 (units of the loss per squared weight)")
+    ax.set_xlabel(
+        "strength l1 + l2\n(units of the loss per |weight| and weight²)"
+        if is_mixed(path.records)
+        else "strength l2 (units of the loss per squared weight)"
+    )

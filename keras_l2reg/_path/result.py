@@ -10,42 +10,42 @@
 the best is the weakest of all: try weaker ones
 """
 
+import collections
 import csv
 import dataclasses
 import functools
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from keras_l2reg._io import write_atomically
 from keras_l2reg._path.plot import plot_path
+from keras_l2reg._path.points import Point, point_of
+from keras_l2reg._path.records import Record, cost, is_mixed, ratio_of, record_of
 from keras_l2reg._path.runs import OWN_KEYS, Run
 from keras_l2reg._tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-Record = dict[str, Any]
-
-_LOSSES = ("loss", "data_loss", "val_loss", "val_data_loss")
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class L2Path:
     """The result of `l2_path`: the metrics of its runs, one record per strength.
 
-    `mean = sum_r v_r / n`, `se = sqrt(sum_r (v_r - mean)**2 / (n - 1) / n)`,
-    over the `n` repeats; the standard error of a single run is NaN.
+    `mean = sum_r v_r / n`, `se = sqrt(sum_r (v_r - mean)**2 / (n - 1) / n)`
+
+    over the `n` repeats; with cross-validation over the `n` folds, where `v_r` is the
+    mean over the repeats of a fold. The standard error of a single run or fold is NaN.
 
     A run diverged if its training or validation loss is not finite. A metric may be NaN
     in a run that did not diverge.
 
     Args:
-        runs: List of dicts: `l2`, `repeat`, and every metric that was logged. A
+        runs: List of dicts: `l2`, `repeat`, with cross-validation `fold`, with
+            `l1_ratio` the keys of its `records`, and every metric that was logged. A
             metric missing in a run is NaN there.
         monitor: The metric by which strengths are compared. Defaults to
             `"val_data_loss"`.
@@ -71,15 +71,17 @@ class L2Path:
     def records(self) -> list[Record]:
         """A list of dicts, from strong to weak: `pandas.DataFrame(path.records)`.
 
-        Keys: `l2`, `repeats`, `diverged` (how many of the repeats did), and for each
-        metric its mean and, under `<metric>_se`, its standard error over the repeats.
-        A log key with one of these names is renamed to `logged_<key>`.
+        Keys: `l2`, with cross-validation `folds` (how many), `repeats` (how many, of
+        each fold), `diverged` (how many of these runs did), and for each metric its
+        mean and, under `<metric>_se`, its standard error. On a path with `l1_ratio`,
+        `strength`, `l1_ratio` and `l1` come before `l2`, and the records are sorted by
+        ratio first. A log key with one of these names is renamed to `logged_<key>`.
         """
-        strengths = sorted({run["l2"] for run in self.runs}, reverse=True)
-        return [
-            _record(l2, [run for run in self.runs if run["l2"] == l2], self._metrics)
-            for l2 in strengths
-        ]
+        runs: dict[Point, list[Run]] = {}
+        for run in self.runs:
+            runs.setdefault(point_of(run), []).append(run)
+        points = sorted(runs, key=lambda point: point.order)
+        return [record_of(point, runs[point], self._metrics) for point in points]
 
     @functools.cached_property
     def _metrics(self) -> list[str]:
@@ -90,16 +92,21 @@ class L2Path:
 
     @property
     def best(self) -> Record | None:
-        """The record with the best mean of `monitor`; `None` if all diverged."""
-        finite = [r for r in self.records if math.isfinite(self._cost(r))]
+        """The record with the best mean of `monitor`; `None` if all diverged.
+
+        On an interrupted path, a strength with fewer runs than others is left out.
+        """
+        finite = [r for r in self._compared if math.isfinite(self._cost(r))]
         return min(finite, key=self._cost) if finite else None
 
     @property
     def one_standard_error(self) -> Record | None:
-        """The record of the strongest `l2` within one standard error of the best.
+        """The record of the strongest penalty within one standard error of the best.
 
-        `max {l2 : mean(l2) <= mean(best) + se(best)}` (for `mode="min"`); `None`
-        if there is no standard error: only one repeat, or all diverged.
+        `max {l2 : mean(l2) <= mean(best) + se(best)}` (for `mode="min"`), among the
+        strengths at the best `l1_ratio`; `None` if there is no standard error: only one
+        repeat or fold, or all diverged. With cross-validation, this is the rule of
+        glmnet's `lambda.1se`.
 
         References:
             - Breiman, Friedman, Olshen & Stone, Classification and Regression Trees,
@@ -111,7 +118,19 @@ class L2Path:
         if best is None or math.isnan(self._error(best)):
             return None
         limit = self._cost(best) + self._error(best)
-        return next(r for r in self.records if self._cost(r) <= limit)
+        line = [r for r in self._compared if ratio_of(r) == ratio_of(best)]
+        return next(r for r in line if self._cost(r) <= limit)
+
+    @functools.cached_property
+    def _compared(self) -> list[Record]:
+        """The records with as many runs as any."""
+        most = max(self._counts.values(), default=0)
+        return [r for r in self.records if self._counts[point_of(r)] == most]
+
+    @functools.cached_property
+    def _counts(self) -> collections.Counter[Point]:
+        """The number of runs at each point."""
+        return collections.Counter(map(point_of, self.runs))
 
     def _cost(self, record: Record) -> float:
         return cost(record, self.monitor, self.mode)
@@ -147,8 +166,8 @@ class L2Path:
         return plot_path(self, **arguments)
 
     def __repr__(self) -> str:
-        best = self.best and self.best["l2"]
-        return f"<L2Path of {len(self.records)} strengths, best l2={best}>"
+        best = self.best and point_of(self.best)
+        return f"<L2Path of {len(self.records)} strengths, best {best or 'l2=None'}>"
 
     def __str__(self) -> str:
         return str(self._table())
@@ -158,17 +177,18 @@ class L2Path:
 
     def _table(self) -> Table:
         shown = self._shown()
+        keys = ["strength", "l1_ratio"] if is_mixed(self.records) else ["l2"]
         return Table(
-            columns=["l2", *shown, ""],
+            columns=[*keys, *shown, ""],
             rows=[
                 [
-                    f"{record['l2']:.4g}",
+                    *(f"{record[key]:.4g}" for key in keys),
                     *(_with_error(record, metric) for metric in shown),
                     self._remark(record),
                 ]
                 for record in self.records
             ],
-            right=["l2", *shown],
+            right=[*keys, *shown],
             notes=[*self._notes()],
             empty="No runs.",
             folds=False,
@@ -187,20 +207,25 @@ class L2Path:
     def _notes(self) -> Iterator[str]:
         if self.interrupted:
             yield "interrupted: only the finished runs are shown"
-        if any(_differs(r["l2"], r.get("logged_l2", r["l2"])) for r in self.records):
-            yield "a callback changed the strength; the runs ended with `logged_l2`"
+        for name in ("l1", "l2"):
+            logged = f"logged_{name}"
+            both = [r for r in self.records if name in r and logged in r]
+            if any(_differs(r[name], r[logged]) for r in both):
+                yield f"a callback changed the strength; the runs ended with `{logged}`"
         if self.best and len(self.records) > 1:
             yield from self._notes_on_best(self.best)
 
     def _notes_on_best(self, best: Record) -> Iterator[str]:
-        weakest = self.records[-1]
-        if best is self.records[0]:
+        line = [r for r in self.records if ratio_of(r) == ratio_of(best)]
+        weakest = line[-1]
+        is_weakest, weakest_strength = best is weakest, point_of(weakest).strength
+        if best is line[0]:
             yield "the best is the strongest of all: try stronger ones"
-        if best is weakest and best["l2"] > 0:
+        if is_weakest and weakest_strength > 0:
             yield "the best is the weakest of all: try weaker ones"
-        if weakest["l2"] > 0:
+        if weakest_strength > 0:
             return
-        if best is weakest:
+        if is_weakest:
             yield "the best is no penalty at all"
         elif self._cost(weakest) <= self._cost(best) + self._error(best):
             yield "no penalty at all is within one standard error of the best"
@@ -209,38 +234,9 @@ class L2Path:
         marks = [("best", self.best), ("one standard error", self.one_standard_error)]
         remarks = [name for name, marked in marks if record is marked]
         if record["diverged"]:
-            remarks.append(f"{record['diverged']} of {record['repeats']} diverged")
+            count = self._counts[point_of(record)]
+            remarks.append(f"{record['diverged']} of {count} diverged")
         return ", ".join(remarks)
-
-
-def cost(metrics: Mapping[str, float], monitor: str, mode: str) -> float:
-    """The monitored metric with the sign that makes lower better; NaN if missing.
-
-    >>> cost({"val_accuracy": 0.75}, "val_accuracy", "max")
-    -0.75
-    """
-    value = metrics.get(monitor, math.nan)
-    return value if mode == "min" else -value
-
-
-def _record(l2: float, runs: list[Run], metrics: list[str]) -> Record:
-    diverged = [
-        run
-        for run in runs
-        if not all(math.isfinite(run[name]) for name in _LOSSES if name in run)
-    ]
-    record: Record = {"l2": l2, "repeats": len(runs), "diverged": len(diverged)}
-    for name in metrics:
-        values = np.array([run.get(name, math.nan) for run in runs], "float64")
-        # An infinite metric has no standard error.
-        with np.errstate(invalid="ignore"):
-            record[name] = float(np.mean(values))
-            record[f"{name}_se"] = (
-                float(np.std(values, ddof=1) / math.sqrt(len(values)))
-                if len(values) > 1
-                else math.nan
-            )
-    return record
 
 
 def _differs(strength: float, logged: float) -> bool:

@@ -14,14 +14,20 @@ import keras
 import numpy as np
 
 from keras_l2reg import _keras
+from keras_l2reg._path.folds import Data
+from keras_l2reg._path.points import Point
 from keras_l2reg.models import L2AllWeights
 
 Arrays = list[np.ndarray]
 Run = dict[str, Any]
-Result = tuple[Run, Arrays]
+# The weights are `None` with cross-validation, where none of them are kept.
+Result = tuple[Run, Arrays | None]
 
 # Keys of a run or a record that identify it; a log key may not replace them.
-OWN_KEYS = ("l2", "repeat", "repeats", "diverged")
+OWN_KEYS = (
+    *("strength", "l1_ratio", "l1", "l2"),
+    *("fold", "folds", "repeat", "repeats", "diverged"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +35,15 @@ class Setup:
     """What all runs of a path have in common; picklable, so that workers get the same.
 
     Args:
-        x, y, validation_data, epochs, warm, seed, fit_arguments: as in `l2_path`.
+        data: The `Data`.
+        epochs, warm, seed, fit_arguments: as in `l2_path`.
         starts: For each repeat, the values of `state_of(model)` to start from.
         optimizer_start: The values of the optimizer's variables to start from.
         undecayed: Indices of the trainable variables that are excluded from the
             optimizer's weight decay, which Keras doesn't save.
     """
 
-    x: Any
-    y: Any
-    validation_data: Any
+    data: Data
     epochs: int
     warm: bool
     seed: int
@@ -105,55 +110,77 @@ def undecayed(model: keras.Model) -> list[int]:
 def runs(
     model: L2AllWeights,
     setup: Setup,
-    strengths: Iterable[float],
+    points: Iterable[Point],
+    folds: Sequence[int | None],
     repeats: Sequence[int],
     on_epoch: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Result]:
-    """Fit `model` once for each strength and repeat.
+    """Fit `model` once for each point, fold and repeat.
 
     Args:
         model: A built, compiled `L2AllWeights` with a live strength.
         setup: The `Setup`.
-        strengths: Floats; from strong to weak if `setup.warm`.
+        points: `Point`s; from strong to weak, at one ratio, if `setup.warm`.
+        folds: Integers, indices into `setup.data.folds`, or `None` for all data.
         repeats: Integers, indices into `setup.starts`.
         on_epoch: Called with the number of epochs that were finished or skipped.
             Defaults to doing nothing.
 
     Yields:
-        `(run, weights)`: a dict of `l2`, `repeat` and every number in the logs, all
-        NaN if the run diverged; and the arrays of `state_of(model)` at the end.
+        `(run, weights)`: a dict of the point's keys, `fold` if there are folds,
+        `repeat` and every number in the logs, all NaN if the run diverged; and the
+        arrays of `state_of(model)` at the end, `None` for a fold.
     """
-    starts = list(setup.starts)
-    for l2 in strengths:
-        for repeat in repeats:
-            assign(state_of(model), starts[repeat])
-            assign(model.optimizer.variables, setup.optimizer_start)
-            model.l2 = l2
-            metrics = _fit(model, setup, setup.seed + repeat, on_epoch)
-            end = read(state_of(model))
-            if setup.warm and math.isfinite(metrics["loss"]):
-                starts[repeat] = end
-            yield {"l2": l2, "repeat": repeat, **_renamed(metrics)}, end
+    warm_starts: dict[tuple[int | None, int], Arrays] = {}
+    for point in points:
+        for fold in folds:
+            data = setup.data.of_fold(fold)
+            for repeat in repeats:
+                start = warm_starts.get((fold, repeat), setup.starts[repeat])
+                assign(state_of(model), start)
+                assign(model.optimizer.variables, setup.optimizer_start)
+                set_point(model, point)
+                metrics = _fit(model, setup, data, setup.seed + repeat, on_epoch)
+                end = read(state_of(model))
+                if setup.warm and math.isfinite(metrics["loss"]):
+                    warm_starts[fold, repeat] = end
+                key = point.keys() | ({} if fold is None else {"fold": fold})
+                run = {**key, "repeat": repeat, **_renamed(metrics)}
+                yield run, end if fold is None else None
+
+
+def set_point(model: L2AllWeights, point: Point) -> None:
+    """Set the live strengths of a wrapper; `l1` only on a path that varies it."""
+    model.l2 = point.l2
+    if point.l1_ratio is not None:
+        model.l1 = point.l1
 
 
 def _fit(
-    model: L2AllWeights, setup: Setup, seed: int, on_epoch: Callable[[int], None]
+    model: L2AllWeights,
+    setup: Setup,
+    data: Data,
+    seed: int,
+    on_epoch: Callable[[int], None],
 ) -> dict[str, float]:
     keras.utils.set_random_seed(seed)
     callbacks = keras.tree.flatten(setup.fit_arguments.get("callbacks") or [])
     fit_arguments = {
         **setup.fit_arguments,
+        "sample_weight": data.sample_weight,
         "epochs": setup.epochs,
         "verbose": 0,
         "callbacks": [*callbacks, _StopOnDivergence(setup.epochs, on_epoch)],
     }
     if callbacks:
         # Only callbacks need the validation metrics between epochs.
-        fit_arguments["validation_data"] = setup.validation_data
-    history = model.fit(setup.x, setup.y, **fit_arguments).history
+        fit_arguments["validation_data"] = data.validation_data
+    history = model.fit(data.x, data.y, **fit_arguments).history
     logs = _numbers({key: values[-1] for key, values in history.items()})
     if math.isfinite(logs["loss"]):
-        logs |= _evaluate(model, setup.validation_data, setup.fit_arguments)
+        if data.validation_data is None:
+            return logs
+        logs |= _evaluate(model, data.validation_data, setup.fit_arguments)
         if math.isfinite(logs["val_loss"]):
             return logs
     validated = [f"val_{name}" for name in model.get_metrics_result()]

@@ -438,7 +438,7 @@ def run_eagerly():
     return compiled(dense_stack(), "rmsprop", run_eagerly=True), VECTORS, Y
 
 
-@sound("double-decay", "lost-on-save")  # penalty and decay; biases excluded
+@sound("double-decay")  # penalty and decay
 def decay_of_kernels():
     model = compiled(dense_stack(), keras.optimizers.AdamW())
     set_weight_decay(model.optimizer, model, 0.01)

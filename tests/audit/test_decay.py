@@ -1,12 +1,12 @@
 """The optimizer's weight decay, and how it treats a penalty."""
 
 import keras
-import numpy as np
 import pytest
 from audit_helpers import codes, compiled, data, mlp, regularized, where
-from keras import layers, ops
+from keras import layers
 
 from keras_l2reg import L2AllWeights, set_weight_decay
+from keras_l2reg._audit.decay import describe_optimizer
 
 # double-decay
 
@@ -70,18 +70,55 @@ DECAYING = {
 
 
 @pytest.mark.parametrize("optimizer", DECAYING)
-def test_weight_decay_of_biases_and_normalizations(optimizer):
+def test_weight_decay_of_biases_and_normalizations(optimizer, tmp_path):
     model = compiled(normalized(), DECAYING[optimizer]())
     assert where(model, "decays-bias-or-norm") == BIASES_AND_NORMS
-    before = {v.path: ops.convert_to_numpy(v) + 0 for v in model.trainable_variables}
     set_weight_decay(model.optimizer, model, 0.1)
+    model.fit(*data(), verbose=0)
+    model.save(tmp_path / "model.keras")
+    for sound in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        assert where(sound, "decays-bias-or-norm") == []
+        assert where(sound, "lost-on-save") == []
+
+
+def test_biases_that_are_decayed_on_purpose_are_no_finding():
+    model = compiled(normalized(), keras.optimizers.AdamW())
+    set_weight_decay(model.optimizer, model, 0.1, biases=True)
     assert where(model, "decays-bias-or-norm") == []
-    assert where(model, "lost-on-save") == BIASES_AND_NORMS
-    gamma = model.get_layer("bn").gamma
-    model.optimizer.build(model.trainable_variables)
-    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    inner._apply_weight_decay(model.trainable_variables)
-    np.testing.assert_array_equal(gamma, before[gamma.path])
+    # The inner optimizer does not know what was chosen.
+    model.optimizer.inner_optimizer.weight_decay = 0.1
+    assert where(model, "decays-bias-or-norm") == BIASES_AND_NORMS
+
+
+def test_penalty_and_the_decay_of_set_weight_decay():
+    model = compiled(regularized(), "adam")
+    optimizer = set_weight_decay(model.optimizer, model, 0.1, exclude="out/*")
+    assert where(model, "double-decay") == ["hidden/kernel"]
+    optimizer.weight_decay = 0.0
+    assert where(model, "double-decay") == []
+    assert where(model, "coupled-adaptive") == ["hidden/kernel", "out/kernel"]
+
+
+def test_decay_instead_of_a_penalty_is_regularization():
+    model = compiled(mlp(), "adam")
+    assert "no-penalty" in codes(model)
+    set_weight_decay(model.optimizer, model, 0.1)
+    assert codes(model) == []
+
+
+def test_the_optimizer_in_a_line():
+    model = compiled(normalized(), "sgd")
+    assert describe_optimizer(normalized()) is None
+    assert describe_optimizer(model) == "Optimizer: SGD, no weight decay."
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW())
+    compiled(model, scaled)
+    of_all = "Optimizer: AdamW, weight_decay=0.004 on 6 of 6 trained weights."
+    assert describe_optimizer(model) == of_all
+    set_weight_decay(scaled, model, 0.1, couple="independent")
+    assert describe_optimizer(model) == (
+        "Optimizer: AdamW, weight_decay=0.1, couple='independent', on 2 of 6 trained "
+        "weights."
+    )
 
 
 def test_optimizers_without_weight_decay_are_not_reported():

@@ -21,7 +21,7 @@ from audit_helpers import (
 )
 from keras import layers, ops
 
-from keras_l2reg import L2, Finding, L2AllWeights, audit, set_weight_decay
+from keras_l2reg import L2, Finding, L2AllWeights, audit
 from keras_l2reg._audit.facts import ModelFacts
 from keras_l2reg._audit.rules import RULES, Rule, as_markdown
 
@@ -73,9 +73,9 @@ def set_on_the_weight() -> keras.Model:
 
 
 def excluded_from_weight_decay() -> keras.Model:
-    model = compiled(mlp(), keras.optimizers.AdamW())
-    set_weight_decay(model.optimizer, model, 0.01)
-    return model
+    optimizer = keras.optimizers.AdamW()
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return compiled(mlp(), optimizer)
 
 
 def frozen() -> keras.Model:

@@ -40,6 +40,14 @@ def path_of(model, l2=L2, x=X, y=Y, **arguments):
     return l2_path(model, x, y, l2, **arguments)
 
 
+def full_batches(folds, x, steps):
+    """The folds of a splitter, with the samples to train on so many times in a row.
+
+    Unshuffled, and in batches of one time, an epoch is steps of gradient descent.
+    """
+    return [(np.tile(train, steps), valid) for train, valid in folds.split(x)]
+
+
 def state(model):
     variables = [*model.weights, *model.optimizer.variables]
     return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]

@@ -26,6 +26,7 @@ from paths import (
 
 from keras_l2reg import L2AllWeights, l2_path, set_weight_decay
 from keras_l2reg._path import executor as path_executor
+from keras_l2reg._path.points import Point
 
 
 def sgd_with_decay():
@@ -117,7 +118,7 @@ def test_workers_scale_the_loss_of_half_precision_models(threads):
 def test_a_worker_with_another_backend_is_refused():
     settings = {"backend": "openvino", "floatx": "float32", "dtype_policy": "float32"}
     with pytest.raises(RuntimeError, match="KERAS_BACKEND=openvino"):
-        path_executor._run_task(settings, "file", [0.1], [0])
+        path_executor._run_task(settings, "file", [Point(0.1)], [None], [0])
 
 
 def test_a_callback_that_does_not_pickle_is_refused(threads):
@@ -234,7 +235,7 @@ def test_workers_that_cannot_read_the_file_get_the_data_in_a_task(kind, request)
     assert_same_runs(here, there)
     if kind == "dask":
         # Dask sends what was scattered to each worker once, not with each task.
-        sent = {kinds[2] for kinds in executor.sizes if len(kinds) > 2}
+        sent = {kinds[3] for kinds in executor.sizes if len(kinds) > 3}
         assert sent == {"Future"}
 
 

@@ -63,16 +63,16 @@ class Backend:
         """
         return functools.reduce(ops.add, [ops.sum(ops.square(w)) for w in weights])
 
-    def sum_of_absolutes(self, weights: Sequence[Tensor]) -> Tensor:
-        """`sum_k sum(|w_k|)` of such tensors, as precise as `sum_of_squares`."""
-        return functools.reduce(ops.add, [ops.sum(ops.abs(w)) for w in weights])
-
     def decay(self, variables: Sequence[keras.Variable], share: Tensor) -> None:
         """`w -= share * w` for each variable, with the product in 32 bits or more."""
         for variable in variables:
             wide = keras.backend.result_type(variable.dtype, share.dtype)
             w = ops.cast(variable, wide)
             variable.assign(ops.cast(w - w * share, variable.dtype))
+
+    def sum_of_absolutes(self, weights: Sequence[Tensor]) -> Tensor:
+        """`sum_k sum(|w_k|)` of such tensors, as precise as `sum_of_squares`."""
+        return functools.reduce(ops.add, [ops.sum(ops.abs(w)) for w in weights])
 
     def gradients(
         self, loss: Callable[[], Tensor], variables: Sequence[keras.Variable]

@@ -31,10 +31,6 @@ class Backend(base.Backend):
         of_one = _xla_squares if in_xla() else _squares
         return functools.reduce(tf.add, [of_one(w) for w in weights])
 
-    def sum_of_absolutes(self, weights):
-        total = _xla_sum if in_xla() else tf.reduce_sum
-        return functools.reduce(tf.add, [total(tf.abs(w)) for w in weights])
-
     def decay(self, variables, share):
         # As Keras' optimizers do, for mirrored variables.
         def in_cross_replica(strategy, share):
@@ -47,6 +43,10 @@ class Backend(base.Backend):
         tf.__internal__.distribute.interim.maybe_merge_call(
             in_cross_replica, strategy, share
         )
+
+    def sum_of_absolutes(self, weights):
+        total = _xla_sum if in_xla() else tf.reduce_sum
+        return functools.reduce(tf.add, [total(tf.abs(w)) for w in weights])
 
     def gradients(self, loss, variables):
         with tf.GradientTape() as tape:
