@@ -1,6 +1,6 @@
-"""L2 or weight decay: measure what each does under SGD, momentum and Adam.
+"""L2, decay, or both? Measure what each does under SGD, momentum and Adam.
 
-    python examples/decay.py                          # two minutes
+    python examples/decay.py                          # three minutes
     KERAS_BACKEND=jax python examples/decay.py --plot decay.pdf
 
 Trains 784-256-10 (ReLU) on images of letters without regularization, with an L2 penalty
