@@ -103,6 +103,9 @@ class Experiment:
         )
         self.model.optimizer.build(self.model.trainable_variables)
         self.fresh = [np.array(v) for v in map(to_numpy, self.optimizer_state())]
+        # On JAX and torch, the first `fit` draws other random numbers than later ones,
+        # so that its batches would be others.
+        self.model.fit(data["x_train"][:1], data["y_train"][:1], verbose=0)
 
     def optimizer_state(self):
         return self.model.optimizer.variables

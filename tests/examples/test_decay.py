@@ -16,8 +16,8 @@ import decay
 def experiment(name):
     """Compiled once for all tests."""
     rng = np.random.default_rng(0)
-    x = rng.uniform(-0.5, 0.5, (128, 28, 28)).astype("float32")
-    y = rng.integers(0, 10, 128)
+    x = rng.uniform(-0.5, 0.5, (300, 28, 28)).astype("float32")
+    y = rng.integers(0, 10, 300)
     data = {"x_train": x, "y_train": y, "x_valid": x, "y_valid": y}
     return decay.Experiment(decay.SETTINGS[name].make, data, epochs=3)
 
