@@ -4,6 +4,7 @@
 {'l2': 0.25}
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,13 +21,53 @@ def strength_text(regularizer: Any) -> str:
     >>> strength_text(L2Loss(0.5)), strength_text(keras.regularizers.L1L2(0.1, 0.2))
     ('l2=0.25', 'l1=0.1 l2=0.2')
     """
-    if type(regularizer) is TowardsStart:
-        return f"{strength_text(regularizer.regularizer)} to start"
+    to_zero, to_start = split_by_target(regularizer)
+    if not to_start:
+        return _text(regularizer)
+    texts = [_text(term) for term in to_zero]
+    return " + ".join([*texts, *(f"{_text(term)} to start" for term in to_start)])
+
+
+def _text(regularizer: Any) -> str:
     try:
         strengths = _strengths(convert_to_builtin(regularizer))
     except ValueError:
         return getattr(regularizer, "__name__", type(regularizer).__name__)
     return " ".join(f"{name}={value:.4g}" for name, value in strengths.items())
+
+
+def split_by_target(regularizer: Any) -> tuple[list[Any], list[Any]]:
+    """The terms of a penalty on a weight, and those on its distance from the start.
+
+    >>> to_zero, to_start = split_by_target(Sum(["l1", L2(0.5)]))
+    >>> len(to_zero), to_start
+    (2, [])
+    """
+    if type(regularizer) is TowardsStart:
+        return [], [regularizer.regularizer]
+    if type(regularizer) is not Sum:
+        return [regularizer], []
+    to_zero, to_start = [], []
+    for term in regularizer.regularizers:
+        zero, start = split_by_target(term)
+        to_zero += zero
+        to_start += start
+    return to_zero, to_start
+
+
+def strength_of(regularizer: Any, name: str) -> float:
+    """The strength `"l1"` or `"l2"` of a penalty, to zero or to a start; 0 if none.
+
+    >>> strength_of(Sum([L2(0.5), Scaled("l1", 0.5)]), "l1"), strength_of(L2(0.5), "l1")
+    (0.005, 0.0)
+    """
+    to_zero, to_start = split_by_target(regularizer)
+    total = 0.0
+    for term in [*to_zero, *to_start]:
+        # A custom regularizer may have no config, or one without this name.
+        with contextlib.suppress(Exception):
+            total += float(convert_to_builtin(term).get_config()[name])
+    return total
 
 
 def convert_to_builtin(regularizer: Any) -> Any:

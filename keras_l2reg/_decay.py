@@ -85,7 +85,8 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
         self._dtype = "float64" if wide else "float32"
         self._rate = self._add_scalar("weight_decay", weight_decay)
         self._rule = rule
-        _keras.stop_decay(inner_optimizer)
+        # A tuple, since Keras tracks what is in a list.
+        self._replaced = tuple(_keras.stop_decay(inner_optimizer))
 
     @property
     def weight_decay(self) -> float:
@@ -122,6 +123,12 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
             for peak, start in zip(self._peaks, self._rule.peaks, strict=False):
                 peak.assign(start if max_learning_rate else ops.maximum(peak, start))
 
+    def release(self) -> keras.optimizers.Optimizer:
+        """The inner optimizer, with the weight decay that it had before."""
+        for optimizer, name, rate in self._replaced:
+            setattr(optimizer, name, rate)
+        return self.inner_optimizer
+
     def set_multipliers(self, multipliers: Iterable[Row]) -> None:
         """Replace only the multipliers; allowed while a step is being traced."""
         old = self._rule
@@ -136,7 +143,7 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
             return
         super().build(var_list)
         # A `MultiOptimizer` may know its optimizers only now.
-        _keras.stop_decay(self.inner_optimizer)
+        self._replaced += tuple(_keras.stop_decay(self.inner_optimizer))
         self._find_multipliers()
         updaters = _keras.updaters(self.inner_optimizer)
         unknown = [0.0] * (len(updaters) - len(self._rule.peaks))

@@ -112,7 +112,7 @@ class DecayingModel(LiveStrengthModel):
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             within = optimizer.inner_optimizer
             if isinstance(within, WeightDecayOptimizer):
-                optimizer.inner_optimizer = within.inner_optimizer
+                optimizer.inner_optimizer = within.release()
         elif isinstance(optimizer, WeightDecayOptimizer):
-            optimizer = optimizer.inner_optimizer
+            optimizer = optimizer.release()
         return {**arguments, "optimizer": optimizer}

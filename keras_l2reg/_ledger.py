@@ -112,6 +112,7 @@ def _config_entries(
 ) -> dict[int, tuple[Stack, Entry]]:
     """The entries for the layer attributes that save the chosen weights' regularizers.
 
+    The entry of a penalty towards a start has no regularizer, as no layer can save it.
     An attribute that is shared by several weights gets an entry only if all of them
     have the same entry, and none if a layer can't save the regularizer.
     """
@@ -121,16 +122,23 @@ def _config_entries(
         if len(pairs) < len(stacks):
             continue
         (stack, first), *others = pairs
-        if not isinstance(first.regularizer, TowardsStart) and all(
-            entry.regularizer is first.regularizer
+        if all(
+            _configurable(entry) is _configurable(first)
             and entry.adds == first.adds
             and other.value() is stack.value()
             for other, entry in others
         ):
             if not configured.entries:
                 configured.base = stack.base
-            found[id(configured)] = configured, dataclasses.replace(first)
+            entry = dataclasses.replace(first, regularizer=_configurable(first))
+            found[id(configured)] = configured, entry
     return found
+
+
+def _configurable(entry: Entry) -> Regularizer | None:
+    """The regularizer as a layer can save it: none if it is towards a start."""
+    is_to_start = isinstance(entry.regularizer, TowardsStart)
+    return None if is_to_start else entry.regularizer
 
 
 def _stacks_by_config(weights: Iterable[Weight]) -> Iterable[tuple[Stack, list[Stack]]]:

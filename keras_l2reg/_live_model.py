@@ -81,10 +81,11 @@ class LiveStrengthModel(SplitLossModel):
         """The variable of a strength; an error if it is missing or has no effect."""
         strengths = self._live_strengths()
         if not strengths:
+            state = self._wrapper_state
             raise ValueError(
                 f"Expected a wrapper with an {name.upper()} strength. Received: a "
-                f"wrapper with regularizer={self._wrapper_state.regularizer!r}; assign "
-                "to the variable of its strength, if it has one, or wrap with "
+                f"wrapper with regularizer={state.parts or state.regularizer!r}; "
+                "assign to the variable of its strength, if it has one, or wrap with "
                 f"`{name}=0.01`"
             )
         if name not in strengths:
@@ -109,7 +110,7 @@ class LiveStrengthModel(SplitLossModel):
             _keras.backend.sync_state(model)
 
     def _reset_models_with_constant(self) -> None:
-        """Make models that do not track the strength compile its new value."""
+        """Make models that do not track the wrapper's state compile its new values."""
         state = self._wrapper_state
         for model in state.attachment.models - {self, *state.outer_models}:
             _keras.reset_compiled_steps(model)
@@ -123,6 +124,8 @@ class LiveStrengthModel(SplitLossModel):
         for key, variable in self._own_state().items():
             if key in store.keys():  # noqa: SIM118
                 variable.assign(store[key])
+        if _keras.backend.traces_constants:
+            self._reset_models_with_constant()
 
     def _own_state(self) -> dict[str, keras.Variable]:
         """The variables of the penalty by their names in a file."""

@@ -71,7 +71,8 @@ class Strengths(keras.layers.Layer):
         """A variable with the current value of a weight, for a penalty towards it."""
         value = ops.convert_to_numpy(variable)
         return self.add_weight(
-            name="start",
+            # Keras wants the paths of a model's variables to be unique.
+            name=f"start_{len(self.weights)}",
             shape=variable.shape,
             dtype=variable.dtype,
             initializer=lambda shape, dtype: ops.convert_to_tensor(value, dtype),
@@ -148,11 +149,9 @@ def _suggested_argument(l2: Any, name: str) -> str:
     if isinstance(l2, keras.Variable):
         of_variable = {"l2": "L2(variable)", "l1": "L1L2(l1=variable)"}[name]
         return f"`regularizer=keras_l2reg.{of_variable}`"
-    if isinstance(l2, dict):
-        return "`regularizer=config`"
     if inspect.isclass(l2):
         return f"`regularizer={l2.__name__}(...)`"
-    if callable(l2):
+    if callable(l2) or isinstance(l2, dict):
         return "`regularizer=`"
     try:
         # A name, such as "l1", not a number in quotes.

@@ -13,9 +13,25 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_l2reg import _keras
+
 # Between the steps that a schedule's config contains.
 _POINTS = 16
 _LAST = 2**31 - 2
+
+
+def highest_learning_rate(optimizer: Any) -> float:
+    """The highest learning rate that an optimizer will have, as far as is known.
+
+    >>> highest_learning_rate(keras.optimizers.SGD(0.1))
+    0.1
+    """
+    *_, innermost = _keras.optimizers_within(optimizer)
+    rates = [_keras.learning_rate_of(each) for each in _keras.updaters(innermost)]
+    return max(
+        _value(rate) if isinstance(rate, keras.Variable) else peak_of(rate)
+        for rate in rates
+    )
 
 
 def peak_of(schedule: keras.optimizers.schedules.LearningRateSchedule) -> float:

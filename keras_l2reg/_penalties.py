@@ -14,9 +14,10 @@ from typing import Any
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg._builtin import strength_text
-from keras_l2reg._sums import sum_of_squares
+from keras_l2reg._builtin import strength_of, strength_text
+from keras_l2reg._sums import in_float32, sum_of_squares
 from keras_l2reg._tables import Table, show
+from keras_l2reg._towards_start import TowardsStart
 from keras_l2reg._validation import check_is_model
 from keras_l2reg.weights import Weight, find_weights, inner_model
 
@@ -62,7 +63,8 @@ def penalties_now(model: keras.Model) -> dict[str, float]:
     {}
     """
     weights = penalized(model)
-    return _values_by_name(weights, [w.regularizer for w in weights])
+    values = _values(weights, [w.regularizer for w in weights]) if weights else []
+    return _by_name(weights, values)
 
 
 def penalized(model: keras.Model) -> list[Weight]:
@@ -76,17 +78,14 @@ def penalized(model: keras.Model) -> list[Weight]:
     ]
 
 
-def _values_by_name(
-    weights: Sequence[Weight], functions: Sequence[Callable[[Any], Any]]
-) -> dict[str, float]:
-    return _by_name(weights, _values(weights, functions)) if weights else {}
-
-
 def _values(
     weights: Sequence[Weight], functions: Sequence[Callable[[Any], Any]]
 ) -> Any:
-    # Stacked, so that one transfer from the device fetches all of them.
-    values = [f(w.variable) for w, f in zip(weights, functions, strict=True)]
+    return _stacked([f(w.variable) for w, f in zip(weights, functions, strict=True)])
+
+
+def _stacked(values: Sequence[Any]) -> Any:
+    # So that one transfer from the device fetches all of them.
     return keras.ops.stack([keras.ops.cast(value, "float32") for value in values])
 
 
@@ -123,6 +122,11 @@ def print_penalties(model: keras.Model, title: str | None = None) -> None:
 
     `norm_k = sqrt(sum(w_k**2))`, `share_k = penalty_k / sum_j penalty_j`
 
+    If an L1 is in effect, the column `near zero` has the share of scalars in `w_k` with
+    `|w| <= 1e-4 * max(|w_k|)`: gradient steps make none exactly zero. If the strength
+    says "to start", as with `towards_start` of `L2AllWeights`, norm and share are those
+    of the distance from the starting value, `w_k - w0_k`.
+
     Args:
         model: A built `keras.Model`, wrapped or bare.
         title: Text above the table. Defaults to `None`, none.
@@ -142,25 +146,53 @@ def print_penalties(model: keras.Model, title: str | None = None) -> None:
 
 def _penalty_table(model: keras.Model, title: str | None) -> Table:
     weights = penalized(model)
-    now = _values_by_name(weights, [w.regularizer for w in weights])
-    squares = _values_by_name(weights, [sum_of_squares] * len(weights))
-    total = sum(now.values())
+    values = _table_values(weights)
+    total = sum(penalty for penalty, _, _ in values)
+    columns = ["weight", "strength", "norm", "penalty", "share", "near zero"]
+    rows = [
+        [
+            weight.name,
+            strength_text(weight.regularizer),
+            f"{math.sqrt(squares):.4g}",
+            f"{penalty:.4g}",
+            f"{penalty / total:.0%}" if total else "-",
+            f"{near_zero:.0%}",
+        ]
+        for weight, (penalty, squares, near_zero) in zip(weights, values, strict=True)
+    ]
+    has_l1 = any(strength_of(weight.regularizer, "l1") for weight in weights)
+    shown = len(columns) if has_l1 else -1
     return Table(
-        columns=["weight", "strength", "norm", "penalty", "share"],
-        rows=[
-            [
-                weight.name,
-                strength_text(weight.regularizer),
-                f"{math.sqrt(squares[weight.name]):.4g}",
-                f"{now[weight.name]:.4g}",
-                f"{now[weight.name] / total:.0%}" if total else "-",
-            ]
-            for weight in weights
-        ],
-        right=("norm", "penalty", "share"),
+        columns=columns[:shown],
+        rows=[row[:shown] for row in rows],
+        right=columns[2:],
         title=title,
         empty="" if weights else _why_there_is_none(model),
     )
+
+
+def _table_values(weights: Sequence[Weight]) -> Any:
+    """Penalty, sum of squares and share near zero of each weight."""
+    if not weights:
+        return []
+    stacked = [number for weight in weights for number in _numbers(weight)]
+    numbers: Any = keras.ops.convert_to_numpy(_stacked(stacked))
+    return numbers.astype("float64").reshape(-1, 3)
+
+
+def _numbers(weight: Weight) -> list[Any]:
+    variable, regularizer = weight.variable, weight.regularizer
+    is_to_start = type(regularizer) is TowardsStart
+    w = regularizer.distance(variable) if is_to_start else variable
+    return [regularizer(variable), sum_of_squares(w), _share_near_zero(w)]
+
+
+def _share_near_zero(w: Any) -> Any:
+    if 0 in w.shape:
+        return keras.ops.zeros(())
+    size: Any = keras.ops.abs(in_float32(w))
+    largest: Any = keras.ops.max(size)
+    return keras.ops.mean(keras.ops.cast(size <= 1e-4 * largest, "float32"))
 
 
 def _why_there_is_none(model: keras.Model) -> str:

@@ -20,6 +20,7 @@ from keras_l2reg._parts import Parts, last_match
 from keras_l2reg._rule import Existing, Pattern, Rule
 from keras_l2reg._selection import matching_weights, select_weights
 from keras_l2reg._stack import Regularizer, stack_of
+from keras_l2reg._strengths import check_strength
 from keras_l2reg._towards_start import TowardsStart
 from keras_l2reg._validation import as_number
 from keras_l2reg.regularizers import (
@@ -59,15 +60,20 @@ def as_regularizer(value: RegularizerLike) -> Any:
     {'l2': 0.5}
     """
     if isinstance(value, Mapping) and "class_name" not in value:
+        parts: Any = value
         return Parts(
             {
-                glob: None if part is None else as_regularizer(part)
-                for glob, part in value.items()
+                glob: None if part is None else _single(part, f"regularizer[{glob!r}]")
+                for glob, part in parts.items()
             }
         )
+    return _single(value, "regularizer")
+
+
+def _single(value: Any, name: str) -> Any:
     if isinstance(value, keras.Variable) or as_number(value) is not None:
-        return L2(value)  # pyright: ignore[reportArgumentType]
-    found = get_regularizer(value, "regularizer", "a float, a Keras regularizer")
+        return L2(check_strength(value, name))
+    found = get_regularizer(value, name, "a float, a Keras regularizer")
     _keras.check_variables_accept(found)  # pyright: ignore[reportArgumentType]
     return found
 

@@ -73,20 +73,22 @@ class Entry:
 
     Args:
         attachment: The `Attachment`, or `None` for an entry that is permanent.
-        regularizer: The regularizer.
+        regularizer: The regularizer, or `None` if the layer can't save it.
         factor: Float, the multiplier that is part of `regularizer`.
         adds: Boolean, whether it adds to what is below instead of replacing it.
     """
 
     attachment: Attachment | None
-    regularizer: Regularizer
+    regularizer: Regularizer | None
     factor: float
     adds: bool
 
-    def applied_to(self, below: Regularizer | None) -> Regularizer:
+    def applied_to(self, below: Regularizer | None) -> Regularizer | None:
         """The regularizer in effect, given the one in effect below."""
         if not self.adds or below is None:
             return self.regularizer
+        if self.regularizer is None:
+            return below
         if self.attachment is None:
             return Sum([below, self.regularizer])
         return self.attachment.sum(below, self.regularizer)
@@ -224,6 +226,7 @@ def stack_of(weight: Weight) -> Stack | None:
         configured is not None
         and configured.entries
         and not stack.entries
+        and stack.read() is not None
         and stack.read() is configured.read()
     ):
         stack.copy_entries(configured)

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_l2reg import _keras
+from keras_l2reg._towards_start import TowardsStart
 from keras_l2reg._validation import check_number
 
 
@@ -60,11 +61,13 @@ def strength_variables(regularizer: Any) -> list[keras.Variable]:
     >>> strength_variables(Sum([Scaled(L2(strength), 0.1), "l1"])) == [strength]
     True
     """
+    if type(regularizer) is TowardsStart:
+        # Its other variable is not a strength, but a weight's starting value.
+        return strength_variables(regularizer.regularizer)
     found, parts = [], [*getattr(regularizer, "__dict__", {}).values()]
     while parts:
         part = parts.pop()
-        # A variable with a shape is not a strength: a weight's starting value.
-        if isinstance(part, keras.Variable) and part.shape == ():
+        if isinstance(part, keras.Variable):
             found.append(part)
         elif isinstance(part, (list, tuple)):
             parts.extend(part)

@@ -62,7 +62,8 @@ def attach(
             regularizer, its name or config. Or a dict from globs over weight names to
             one of these, or to `None` for weights to leave out, such as `{"*": 0.01,
             "head/*": keras.regularizers.L1(0.001)}`; the last match wins, and weights
-            that match nothing are left alone. Defaults to `0.01`.
+            that match nothing are left alone. With L1, gradient steps make no weight
+            exactly zero. Defaults to `0.01`.
         biases: Boolean, whether to cover biases as well. Defaults to `False`.
         embeddings: Boolean, whether to cover embedding tables as well. Defaults to
             `False`.

@@ -11,6 +11,7 @@
 >>> wrapped.l2 = 0.003  # applies to the next step, without retracing
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ from keras_l2reg._serialization import (
     penalized_names,
     rule_from_config,
     rule_to_config,
+    starts_of,
 )
 from keras_l2reg._stack import Attachment
 from keras_l2reg._strengths import strength_value
@@ -70,7 +72,8 @@ class L2AllWeights(DecayingModel):
             `beta * tf.nn.l2_loss` is `l2=beta / 2`. Leave it out if you pass a
             `regularizer`. Defaults to `0.01`.
         l1: Finite float >= 0, on the scale of Keras; live, and saved, as `l2`. Use
-            `0.0` for one to set later. Defaults to `None`, no L1, which costs nothing.
+            `0.0` for one to set later. Gradient steps make no weight exactly zero;
+            `print_penalties` shows the share near zero. Defaults to `None`, no L1.
         weight_decay: Finite float >= 0: decoupled weight decay of the same weights, as
             `keras_l2reg.set_weight_decay` does it in the optimizer that the wrapper is
             compiled with; live, and saved. Without `l2`, `l1` or `regularizer`, it
@@ -85,7 +88,9 @@ class L2AllWeights(DecayingModel):
         towards_start: A glob over weight names, a layer class, a list of these, or
             `True` for all: the penalty of these weights is on `w - w0`, the distance
             from their values when wrapped, such as pretrained ones. `w0` is saved with
-            the wrapper. Defaults to `False`, none.
+            the wrapper; a clone starts from its own weights. Weights that are created
+            later have a penalty on `w`, or none if they are LoRA's. Defaults to
+            `False`, none.
         name: String, the wrapper's name. Defaults to `None`.
 
     Raises:
@@ -191,9 +196,9 @@ class L2AllWeights(DecayingModel):
         starts = self._wrapper_state.starts
         for choice in choices:
             variable = choice.weight.variable
-            if choice.towards_start and variable is not None:
-                start = self._strengths.add_start(variable)
-                starts.setdefault(id(variable), (variable, start))
+            if variable is None or not choice.towards_start or id(variable) in starts:
+                continue
+            starts[id(variable)] = variable, self._strengths.add_start(variable)
 
     def _attach_again(self) -> None:
         """Put the penalty on all weights that exist now."""
@@ -261,7 +266,26 @@ class L2AllWeights(DecayingModel):
 
     # ------------------------------------------------------------ saving and loading
 
+    def save(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save the wrapper, with its penalty: `keras.Model.save`."""
+        # Before Keras opens the file, so that an earlier one is kept.
+        if str(filepath).endswith((".h5", ".hdf5")):
+            self._check_fits_h5()
+        super().save(filepath, *args, **kwargs)
+
+    def _check_fits_h5(self) -> None:
+        state = self._wrapper_state
+        if starts_of(state.attachment, find_weights(self)):
+            raise ValueError(
+                "Expected a wrapper without `towards_start`, as a legacy `.h5` file "
+                "can't contain the starting values. Received: the wrapper "
+                f"{self.name!r} with towards_start={state.towards_start}; "
+                "save it as a `.keras` file"
+            )
+
     def get_config(self) -> dict[str, Any]:
+        if _keras.is_saving_h5():
+            self._check_fits_h5()
         state, weights = self._wrapper_state, find_weights(self)
         with temporary_regularizers(configs_without(state.attachment, weights)):
             model: Any = keras.saving.serialize_keras_object(self.wrapped_model)
@@ -271,12 +295,11 @@ class L2AllWeights(DecayingModel):
         warn_about_lost_lora(
             self.wrapped_model, penalized_names(outcome or []), weights
         )
-        rule = {
-            **state.rule,
-            "existing": state.existing,
-            "towards_start": state.towards_start or None,
-            "regularizer": _parts_config(state.parts),
-        }
+        rule = {**state.rule, "existing": state.existing}
+        if state.towards_start:
+            rule["towards_start"] = state.towards_start
+        if state.parts is not None:
+            rule["regularizer"] = _parts_config(state.parts)
         return {
             "name": self.name,
             "model": model,
@@ -319,10 +342,8 @@ class L2AllWeights(DecayingModel):
         return cls(model, **config, **rule, _saved=saved)
 
 
-def _parts_config(parts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _parts_config(parts: Mapping[str, Any]) -> dict[str, Any]:
     """The configs of regularizers by globs, which are part of the rule."""
-    if parts is None:
-        return None
     return {
         glob: None if part is None else keras.regularizers.serialize(part)
         for glob, part in parts.items()

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from keras_l2reg import _keras
 from keras_l2reg._added_keys import AddsToLogs, Logs, check_verbose
 from keras_l2reg._tables import print_text
 from keras_l2reg.models import L2AllWeights
@@ -114,9 +115,11 @@ class StrengthScheduler(AddsToLogs):
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         if self.unit == "step":
-            # With gradient accumulation, several batches make one step.
+            # With gradient accumulation, several batches make one step. It is done by
+            # the optimizer within loss scaling and weight decay.
             model: Any = self.model
-            batches = model.optimizer.gradient_accumulation_steps or 1
+            *_, innermost = _keras.optimizers_within(model.optimizer)
+            batches = innermost.gradient_accumulation_steps or 1
             self._set_strengths(self._first_step + batch // batches)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:

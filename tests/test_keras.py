@@ -675,3 +675,19 @@ def test_lambdas_are_restored_on_request_only():
         pytest.skip("Keras 3.12 restores lambdas outside of `load_model` anyway")
     with pytest.raises(ValueError, match="lambda"), _keras.deserializing(True):
         layers.Lambda.from_config({**config})
+
+
+@pytest.mark.parametrize(("file", "expected"), [("m.h5", True), ("m.keras", False)])
+def test_whether_keras_saves_the_legacy_format(file, expected, tmp_path):
+    seen = []
+
+    @keras.saving.register_keras_serializable(__name__)
+    class Looking(keras.layers.Dense):
+        def get_config(self):
+            seen.append(_keras.is_saving_h5())
+            return super().get_config()
+
+    model = keras.Sequential([keras.Input((4,)), Looking(2)])
+    model.save(tmp_path / file)
+    assert seen and set(seen) == {expected}
+    assert not _keras.is_saving_h5()

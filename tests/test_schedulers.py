@@ -68,9 +68,12 @@ def test_a_schedule_over_steps_continues_in_the_next_fit():
     np.testing.assert_allclose(strengths.seen, 0.5 - np.arange(5) / 20, rtol=1e-5)
 
 
-def test_steps_are_the_optimizers_when_gradients_are_accumulated():
+@pytest.mark.parametrize(
+    "wrap", [wrapped, lambda: L2AllWeights(two_layers(), 0.1, weight_decay=0.1)]
+)
+def test_steps_are_the_optimizers_when_gradients_are_accumulated(wrap):
     schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 10, 0.0)
-    model, strengths = wrapped(), Strengths()
+    model, strengths = wrap(), Strengths()
     accumulating = keras.optimizers.SGD(0.01, gradient_accumulation_steps=5)
     model.compile(accumulating, "mse")
     fit(model, StrengthScheduler(schedule, unit="step"), strengths, epochs=3)

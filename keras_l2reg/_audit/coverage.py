@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from keras_l2reg import _keras
 from keras_l2reg._audit.consistency import is_never_applied
 from keras_l2reg._audit.facts import NORM_OR_BIAS, ModelFacts, names_of
+from keras_l2reg._stack import Attachment, stack_of
 from keras_l2reg._strengths import strength_variables
 from keras_l2reg.weights import Weight, inner_model, listed
 
@@ -46,15 +47,27 @@ def _are_in_the_last_layer(kernels: list[Weight], facts: ModelFacts) -> bool:
 
 
 def partly_covered(facts: ModelFacts) -> tuple[str, ...]:
-    """Kernels whose penalty does not depend on the live strength of others."""
-    live = {
-        w.name: {id(v) for v in strength_variables(w.regularizer)}
-        for w in _kernels_with_penalty(facts)
-    }
+    """Kernels that do not depend on the live strength of others, but had a penalty."""
+    kernels = _kernels_with_penalty(facts)
+    live = {w.name: {id(v) for v in strength_variables(w.regularizer)} for w in kernels}
     # If there are several, the one that matters is what the wrapper's `l2` changes.
     own = _own_strengths(facts, live.values())
-    missed = tuple(name for name, strengths in live.items() if not own & strengths)
-    return missed if len(missed) < len(live) else ()
+    following = [w for w in kernels if own & live[w.name]]
+    # With a regularizer for each part, a part may have a number and another a variable.
+    attachments = {id(a) for w in following for a in _attachments_on(w)}
+    return names_of(
+        w
+        for w in kernels
+        if following
+        and not own & live[w.name]
+        and attachments.isdisjoint(map(id, _attachments_on(w)))
+    )
+
+
+def _attachments_on(weight: Weight) -> list[Attachment]:
+    stack = stack_of(weight)
+    entries = [] if stack is None else stack.entries
+    return [e.attachment for e in entries if e.attachment is not None]
 
 
 def _own_strengths(facts: ModelFacts, live: Iterable[set[int]]) -> set[int]:

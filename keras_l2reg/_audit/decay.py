@@ -3,7 +3,13 @@
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg._audit.facts import NORM_OR_BIAS, ModelFacts, l2_of, names_of
+from keras_l2reg._audit.facts import (
+    NORM_OR_BIAS,
+    ModelFacts,
+    l2_of,
+    l2_to_zero_of,
+    names_of,
+)
 from keras_l2reg._decay import WeightDecayOptimizer
 
 _ADAPTIVE = {
@@ -40,11 +46,11 @@ def exclusions_lost_on_save(facts: ModelFacts) -> tuple[str, ...]:
 
 
 def coupled_adaptive(facts: ModelFacts) -> tuple[str, ...]:
-    """Weights with an L2 penalty that an adaptive optimizer trains."""
+    """Weights with an L2 penalty, to zero, that an adaptive optimizer trains."""
     return names_of(
         w
         for w in facts.penalized
-        if l2_of(w.regularizer)
+        if l2_to_zero_of(w.regularizer)
         and w.variable is not None
         and _is_adaptive(_keras.optimizer_for(facts.model, w.variable))
     )

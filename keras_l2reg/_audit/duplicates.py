@@ -12,7 +12,7 @@ import keras
 
 from keras_l2reg._audit.experiment import Term, responds
 from keras_l2reg._audit.facts import ModelFacts, names_of
-from keras_l2reg._builtin import convert_to_builtin
+from keras_l2reg._builtin import convert_to_builtin, split_by_target
 from keras_l2reg.weights import Weight
 
 _BUILTIN = (
@@ -45,8 +45,12 @@ def regularizers_with_the_same_penalty(facts: ModelFacts) -> tuple[str, ...]:
 
 
 def _is_builtin(weight: Weight) -> bool:
+    to_zero, to_start = split_by_target(weight.regularizer)
     with contextlib.suppress(Exception):
-        return isinstance(convert_to_builtin(weight.regularizer), _BUILTIN)
+        return all(
+            isinstance(convert_to_builtin(term), _BUILTIN)
+            for term in [*to_zero, *to_start]
+        )
     return False
 
 

@@ -1,6 +1,5 @@
 """`ModelFacts`: a model and what the rules of an audit need to know about it."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from keras import ops
 
 from keras_l2reg import _keras
 from keras_l2reg._audit.experiment import Experiment
-from keras_l2reg._builtin import convert_to_builtin
+from keras_l2reg._builtin import split_by_target, strength_of
 from keras_l2reg._penalties import penalties
 from keras_l2reg._roles import KERNEL_ROLES
 from keras_l2reg.weights import Weight, find_weights
@@ -107,12 +106,19 @@ def names_of(weights: Iterable[Weight]) -> tuple[str, ...]:
 
 
 def l2_of(regularizer: Any) -> float:
-    """The strength of a regularizer's L2 part; 0 if it has none.
+    """The strength of a penalty's L2 part, to zero or to a start; 0 if it has none.
 
     >>> l2_of(keras.regularizers.L1L2(0.1, 0.2)), l2_of(keras.regularizers.L1(0.1))
     (0.2, 0.0)
     """
-    # A custom regularizer may have no config, or one without `l2`.
-    with contextlib.suppress(Exception):
-        return float(convert_to_builtin(regularizer).get_config()["l2"])
-    return 0.0
+    return strength_of(regularizer, "l2")
+
+
+def l2_to_zero_of(regularizer: Any) -> float:
+    """`l2_of` without a penalty on the distance from a starting value.
+
+    >>> l2_to_zero_of(keras.regularizers.L2(0.1))
+    0.1
+    """
+    to_zero, _ = split_by_target(regularizer)
+    return sum((l2_of(term) for term in to_zero), 0.0)

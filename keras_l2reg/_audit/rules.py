@@ -92,7 +92,7 @@ RULES = (
         summary="the penalty overflows float16",
         message="The penalty overflows float16, whose largest value is 65504, so that "
         "the loss is infinite or NaN.",
-        fix="Use keras_l2reg.L2, which sums in float32, or the dtype policy "
+        fix="Use keras_l2reg.L2 or L1L2, which sum in float32, or the dtype policy "
         "mixed_float16.",
         find=magnitude.half_precision,
     ),
@@ -132,8 +132,8 @@ RULES = (
         summary="saving loses the penalty, or exclusions from weight decay",
         message="The model's config does not contain this penalty: it is lost when the "
         "model is saved and loaded, or cloned.",
-        fix="Wrap the model with L2AllWeights, or pass the regularizer to the layer's "
-        "constructor.",
+        fix="Wrap the model with L2AllWeights and save the wrapper, or pass the "
+        "regularizer to the layer's constructor.",
         find=consistency.penalty_lost_on_save,
     ),
     Rule(
@@ -177,8 +177,8 @@ RULES = (
         code="double-decay",
         severity="warning",
         summary="a weight has both an L2 penalty and the optimizer's weight decay",
-        message="These weights are decayed twice: by the L2 penalty and by the "
-        "optimizer's weight_decay.",
+        message="Two things act on these weights: the L2 penalty and the optimizer's "
+        "weight_decay.",
         fix="Choose one: set weight_decay to 0, exclude the weights from it with "
         "set_weight_decay(..., exclude=...), or remove the penalty.",
         find=decay.double_decay,

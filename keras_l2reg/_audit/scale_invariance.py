@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg._audit.facts import ModelFacts, l2_of, names_of
+from keras_l2reg._audit.facts import ModelFacts, l2_to_zero_of, names_of
 from keras_l2reg._roles import KERNEL_ROLES
 from keras_l2reg.weights import Weight
 
@@ -72,7 +72,7 @@ def scale_invariant(facts: ModelFacts) -> tuple[str, ...]:
     return names_of(
         w
         for w in facts.penalized
-        if l2_of(w.regularizer) and is_scale_invariant(w, consumers)
+        if l2_to_zero_of(w.regularizer) and is_scale_invariant(w, consumers)
     )
 
 

@@ -4,6 +4,19 @@ Each function provides one thing that public Keras does not; `tests/test_keras.p
 if Keras changes any of them. Callers write `_keras.sublayers(...)`, so that every use
 is easy to find.
 
+`attributes`  which layer attributes hold the regularizers that are saved
+`callbacks`   whether Keras waits for a callback after each batch
+`layers`      the layers of a model, their variables, and what reads their outputs
+`losses`      the separate terms of a model's loss
+`optimizers`  which optimizer updates a variable, and whether it decays it
+`saving`      Keras' safe mode of loading, and its legacy format
+`steps`       the compiled steps of `fit` and `evaluate`
+`traces`      whether a compiled step still matches the model
+`training`    the trainer: its members, its compile arguments, its running calls
+`variables`   which regularizers they accept, and which are seeds
+`backends`    one module per backend, behind the interface `backends.base.Backend`
+============  ====================================================================
+=======
 ===================  ===============================================================
 `attributes`         which layer attributes hold the regularizers that are saved
 `callbacks`          whether Keras waits for a callback after each batch
@@ -11,7 +24,7 @@ is easy to find.
 `losses`             the separate terms of a model's loss
 `optimizer_wrapper`  an optimizer around an optimizer
 `optimizers`         which optimizer updates a variable, and whether it decays it
-`saving`             loading with or without Keras' safe mode
+`saving`             Keras' safe mode of loading, and its legacy format
 `steps`              the compiled steps of `fit` and `evaluate`
 `traces`             whether a compiled step still matches the model
 `training`           the trainer: members, compile arguments, running calls
@@ -59,7 +72,7 @@ from keras_l2reg._keras.optimizers import (
     updater_of,
     updaters,
 )
-from keras_l2reg._keras.saving import deserializing
+from keras_l2reg._keras.saving import deserializing, is_saving_h5
 from keras_l2reg._keras.steps import reset_compiled_steps, traced_functions
 from keras_l2reg._keras.traces import stale_steps
 from keras_l2reg._keras.training import (
@@ -92,6 +105,7 @@ __all__ = [
     "exchange_optimizer",
     "fresh_data_loss",
     "is_built_throughout",
+    "is_saving_h5",
     "is_seed",
     "is_update",
     "learning_rate_of",

@@ -82,16 +82,22 @@ def decayed_after_loading(
     return found
 
 
-def stop_decay(optimizer: Any) -> None:
+def stop_decay(optimizer: Any) -> list[tuple[Any, str, float]]:
     """Set the optimizer's own weight decay, if it has one, to 0.
 
     Not to `None`, which `AdamW` does not accept when it is loaded.
+
+    Returns:
+        What was replaced: a list of `(optimizer, attribute, rate)`.
     """
+    replaced = []
     for updater in updaters(optimizer):
         # Muon updates weights that are not matrices as Adam does, with another rate.
         for name in ("weight_decay", "adam_weight_decay"):
-            if getattr(updater, name, None):
+            if rate := getattr(updater, name, None):
+                replaced.append((updater, name, rate))
                 setattr(updater, name, 0.0)
+    return replaced
 
 
 def learning_rate_of(optimizer: Any) -> Any:

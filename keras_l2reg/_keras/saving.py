@@ -1,7 +1,8 @@
-"""Loading with or without Keras' safe mode."""
+"""Keras' safe mode of loading, and its legacy format."""
 
 import contextlib
 
+from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import SafeModeScope
 
 
@@ -12,3 +13,12 @@ def deserializing(safe_mode: bool) -> contextlib.AbstractContextManager:
     and `clone_model` alone.
     """
     return contextlib.nullcontext() if safe_mode else SafeModeScope(False)
+
+
+def is_saving_h5() -> bool:
+    """Whether Keras is saving a whole model as a legacy `.h5` file.
+
+    Such a file has the model's config and the weights of its layers, and no state of
+    the model itself.
+    """
+    return bool(global_state.get_global_attribute("use_legacy_config", None))

@@ -40,6 +40,7 @@ PATH_ARGUMENTS = {
     "l2",
     "cv",
     "l1_ratio",
+    "strength",
     "warm",
     "repeats",
     "new_starts",
@@ -51,7 +52,7 @@ PATH_ARGUMENTS = {
 }
 
 
-def check_model(model: Any, varies_l1: bool) -> None:
+def check_model(model: Any, strength: str, varies_l1: bool) -> None:
     """Raise an error unless `model` is a compiled model whose strengths can be set."""
     check_is_model(model)
     if not model.compiled or model.optimizer is None:
@@ -60,7 +61,7 @@ def check_model(model: Any, varies_l1: bool) -> None:
             f"Received: model={model.name!r}"
         )
     if isinstance(model, L2AllWeights):
-        model._require_strength("l2")
+        model._require_strength(strength)
         if varies_l1:
             model._require_strength("l1")
     elif is_attached(model):
@@ -187,6 +188,20 @@ def _strengths_hint(l2: Any) -> str:
     if l2 is None:
         return "; leave out `l2` for a grid from the data"
     return "" if number is None else f"; for one strength, write l2=[{number:g}]"
+
+
+def check_strength_name(strength: Any, varies_l1: bool) -> None:
+    """Raise a ValueError unless `strength` names one that a path can vary."""
+    if strength not in ("l2", "weight_decay"):
+        raise ValueError(
+            "Invalid value for argument `strength`. Expected 'l2' or 'weight_decay'. "
+            f"Received: strength={strength!r}"
+        )
+    if strength != "l2" and varies_l1:
+        raise ValueError(
+            "Expected either strength='weight_decay' or `l1_ratio`: weight decay has "
+            "no L1. Received: both; leave one of them out"
+        )
 
 
 def checked_ratios(l1_ratio: Any) -> list[float] | list[None]:

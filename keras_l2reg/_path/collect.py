@@ -121,6 +121,8 @@ def _error_notes(
             ratio = line[0].l1_ratio
             if missing := [p.strength for p in line if p not in complete]:
                 tail = "" if ratio is None else f", l1_ratio={ratio}"
+                if line[0].name != "l2":
+                    tail = f", strength={line[0].name!r}"
                 todo.append(f"l2={missing}{tail}")
         total = sum(map(len, lines)) * runs_per_point
         yield (

@@ -16,6 +16,7 @@ from keras_l2reg import _keras
 from keras_l2reg._path.folds import pick
 from keras_l2reg._path.points import Point
 from keras_l2reg._path.runs import assign, read, set_point, state_of
+from keras_l2reg._peak import highest_learning_rate
 from keras_l2reg._validation import check_integer, check_number
 from keras_l2reg.models import L2AllWeights
 
@@ -32,6 +33,10 @@ class L2Grid:
     gradient of the penalty is ten times that of the data loss; 0 shows whether a
     penalty helps. Each `l1_ratio` has a `top` of its own, as in scikit-learn's
     `ElasticNetCV`.
+
+    For rates of weight decay, `top = 10 / (learning_rate * steps)`, with the highest
+    learning rate and the number of steps of a run: alone, it would shrink the weights
+    by `exp(-10)`.
 
     Args:
         count: Integer >= 1, the number of strengths above 0. Defaults to `12`.
@@ -50,6 +55,8 @@ class L2Grid:
         - Friedman, Hastie & Tibshirani, [Regularization Paths for Generalized Linear
           Models via Coordinate Descent](https://doi.org/10.18637/jss.v033.i01),
           Journal of Statistical Software 33(1), 2010 (`nlambda`, `lambda.min.ratio`).
+        - Wang & Aitchison, [How to Set AdamW's Weight Decay as You Scale Model and
+          Dataset Size](https://arxiv.org/abs/2405.13698), 2024 (its timescale).
     """
 
     count: int = 12
@@ -109,6 +116,42 @@ def grid_from_data(
             "strengths yourself, for example l2=[0.1, 0.01, 0.001, 0.0]"
         )
     return grid.below(top)
+
+
+def grid_of_decay(
+    model: L2AllWeights,
+    x: Any,
+    epochs: int,
+    fit_arguments: Mapping[str, Any],
+    grid: L2Grid = L2Grid(),
+) -> list[float]:
+    """Rates of weight decay from strong to weak, and 0, as `L2Grid` documents them.
+
+    Raises:
+        ValueError: the number of steps is not known, or the learning rate is 0.
+    """
+    rate = highest_learning_rate(model.optimizer)
+    steps = epochs * _steps_per_epoch(x, fit_arguments)
+    if not (math.isfinite(rate) and rate > 0 and steps > 0):
+        raise ValueError(
+            "Expected a learning rate above 0 and a known number of steps, to derive a "
+            f"grid of rates from. Received: a learning rate of {rate:.3g} and {steps} "
+            "steps; choose the rates yourself, for example l2=[1.0, 0.1, 0.01, 0.0]"
+        )
+    return grid.below(10 / (rate * steps))
+
+
+def _steps_per_epoch(x: Any, fit_arguments: Mapping[str, Any]) -> int:
+    """The number of batches in an epoch; 0 if it is not known."""
+    if steps := fit_arguments.get("steps_per_epoch"):
+        return steps
+    if keras.tree.is_nested(x) or hasattr(x, "shape"):
+        count = len(keras.tree.flatten(x)[0])
+        return math.ceil(count / (fit_arguments.get("batch_size") or 32))
+    try:
+        return len(x)
+    except TypeError:
+        return 0
 
 
 def _gradient_norms(

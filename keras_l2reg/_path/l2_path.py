@@ -28,8 +28,8 @@ from keras_l2reg._path import arguments
 from keras_l2reg._path.collect import collect, why_none_is_best
 from keras_l2reg._path.executor import run_with_executor
 from keras_l2reg._path.folds import Data, Splitter, folds_from
-from keras_l2reg._path.grid import L2Grid, grid_from_data
-from keras_l2reg._path.points import Point
+from keras_l2reg._path.grid import L2Grid, grid_from_data, grid_of_decay
+from keras_l2reg._path.points import Point, point_of
 from keras_l2reg._path.refit import refit
 from keras_l2reg._path.result import L2Path
 from keras_l2reg._path.runs import (
@@ -39,6 +39,7 @@ from keras_l2reg._path.runs import (
     build,
     read,
     runs,
+    set_point,
     state_of,
     undecayed,
 )
@@ -56,6 +57,7 @@ def l2_path(
     *,
     cv: int | Splitter | Iterable[tuple[Any, Any]] | None = None,
     l1_ratio: float | Iterable[float] = 0.0,
+    strength: Literal["l2", "weight_decay"] = "l2",
     epochs: int = 10,
     warm: bool = False,
     repeats: int = 1,
@@ -101,6 +103,9 @@ def l2_path(
             these: each strength `s` is fitted at each ratio `r`, with `l1 = s * r` and
             `l2 = s * (1 - r)`. A wrapper needs a live `l1`. Gradient steps make small
             weights smaller, but not exactly 0. Defaults to `0.0`: only `l2` is varied.
+        strength: `"l2"`, or `"weight_decay"` to vary the rate of decoupled weight
+            decay: the argument `l2` then contains rates. A wrapper needs a live
+            `weight_decay`; its penalty stays as it is. Defaults to `"l2"`.
         epochs: Integer >= 1, epochs of each run. Defaults to `10`.
         warm: Boolean. `False` starts each run from the model's initial weights;
             `True` from those that the run at the next stronger strength ended with,
@@ -156,7 +161,8 @@ def l2_path(
     """
     ratios = arguments.checked_ratios(l1_ratio)
     varies_l1 = ratios != [None]
-    arguments.check_model(model, varies_l1)
+    arguments.check_strength_name(strength, varies_l1)
+    arguments.check_model(model, strength, varies_l1)
     arguments.check_fit_arguments(fit_arguments)
     sample_weight = fit_arguments.pop("sample_weight", None)
     arguments.check_data(x, y, sample_weight, validation_data, cv)
@@ -167,8 +173,7 @@ def l2_path(
     folds = None if cv is None else folds_from(cv, x, y, seed)
     data = Data(x, y, sample_weight, validation_data, folds)
     is_wrapper = isinstance(model, L2AllWeights)
-    l1 = 0.0 if varies_l1 else None
-    wrapped = model if is_wrapper else L2AllWeights(model, l1=l1, existing="replace")
+    wrapped = model if is_wrapper else _wrapped(model, strength, varies_l1)
     is_tuned = False
     try:
         first = data.of_fold(data.fold_numbers[0])
@@ -177,7 +182,12 @@ def l2_path(
             if not fit_arguments.get("callbacks"):
                 arguments.check_monitor(monitor, names)
             class_weight = fit_arguments.get("class_weight")
-            lines = [_line(wrapped, data, class_weight, l2, ratio) for ratio in ratios]
+            if isinstance(l2, L2Grid) and strength == "weight_decay":
+                l2 = grid_of_decay(wrapped, x, epochs, fit_arguments, l2)
+            lines = [
+                _line(wrapped, data, class_weight, l2, ratio, strength)
+                for ratio in ratios
+            ]
             setup = Setup(
                 data=data,
                 epochs=epochs,
@@ -194,8 +204,10 @@ def l2_path(
                 path, best = collect(results, monitor, mode, lines, per_point)
             if folds is not None and restore_best_weights and not path.interrupted:
                 path, best = refit(wrapped, setup, lines, path, bool(verbose))
-        if best is not None and restore_best_weights:
+        best_record = path.best
+        if best is not None and best_record is not None and restore_best_weights:
             assign(state_of(wrapped), best)
+            set_point(wrapped, point_of(best_record))
             is_tuned = True
     finally:
         if not is_wrapper:
@@ -205,18 +217,26 @@ def l2_path(
     return path
 
 
+def _wrapped(model: keras.Model, strength: str, varies_l1: bool) -> L2AllWeights:
+    """A wrapper around a bare model, with the live strengths that a path varies."""
+    if strength == "weight_decay":
+        return L2AllWeights(model, weight_decay=0.0)
+    return L2AllWeights(model, l1=0.0 if varies_l1 else None, existing="replace")
+
+
 def _line(
     model: L2AllWeights,
     data: Data,
     class_weight: Mapping[int, float] | None,
     l2: L2Grid | list[float],
     ratio: float | None,
+    name: str,
 ) -> list[Point]:
     """The points at one ratio, from strong to weak."""
     if isinstance(l2, L2Grid):
         samples = data.x, data.y, data.sample_weight
         l2 = grid_from_data(model, *samples, class_weight, l2, ratio)
-    return [Point(strength, ratio) for strength in l2]
+    return [Point(strength, ratio, name) for strength in l2]
 
 
 @contextlib.contextmanager

@@ -172,6 +172,13 @@ def _mark_strengths(path: "L2Path", ax: "Axes") -> None:
         )
 
 
+_MIXED_LABEL = "strength l1 + l2\n(units of the loss per |weight| and weight²)"
+_LABELS = {
+    "l2": "strength l2 (units of the loss per squared weight)",
+    "weight_decay": "weight_decay (per step and unit of the learning rate)",
+}
+
+
 def _scale_strengths(path: "L2Path", ax: "Axes") -> None:
     strengths = [point_of(r).strength for r in path.records]
     positive = [l2 for l2 in strengths if l2 > 0] or [1.0]
@@ -189,8 +196,5 @@ def _scale_strengths(path: "L2Path", ax: "Axes") -> None:
     between = [n * 10.0**k for k in range(first - 1, last + 1) for n in range(2, 10)]
     between = [l2 for l2 in between if low < l2 < high]
     ax.set_xticks(between, [""] * len(between), minor=True)
-    ax.set_xlabel(
-        "strength l1 + l2\n(units of the loss per |weight| and weight²)"
-        if is_mixed(path.records)
-        else "strength l2 (units of the loss per squared weight)"
-    )
+    label = _LABELS[point_of(path.records[0]).name]
+    ax.set_xlabel(_MIXED_LABEL if is_mixed(path.records) else label)

@@ -4,6 +4,8 @@
 {'l2': 0.1}
 >>> Point(0.1, l1_ratio=0.5).keys()
 {'strength': 0.1, 'l1_ratio': 0.5, 'l1': 0.05, 'l2': 0.05}
+>>> Point(0.1, name="weight_decay").keys()
+{'weight_decay': 0.1}
 """
 
 from collections.abc import Mapping
@@ -15,12 +17,15 @@ class Point(NamedTuple):
 
     Args:
         strength: Float >= 0.
-        l1_ratio: Float in [0, 1]; `None` on a path that varies `l2` alone. Defaults
-            to `None`.
+        l1_ratio: Float in [0, 1]; `None` on a path that varies one strength alone.
+            Defaults to `None`.
+        name: `"l2"` or `"weight_decay"`, the strength that is varied. Defaults to
+            `"l2"`.
     """
 
     strength: float
     l1_ratio: float | None = None
+    name: str = "l2"
 
     @property
     def l1(self) -> float:
@@ -38,7 +43,7 @@ class Point(NamedTuple):
     def keys(self) -> dict[str, float]:
         """What identifies the point in a run or a record."""
         if self.l1_ratio is None:
-            return {"l2": self.strength}
+            return {self.name: self.strength}
         return {
             "strength": self.strength,
             "l1_ratio": self.l1_ratio,
@@ -48,7 +53,7 @@ class Point(NamedTuple):
 
     def __str__(self) -> str:
         if self.l1_ratio is None:
-            return f"l2={self.strength:.4g}"
+            return f"{self.name}={self.strength:.4g}"
         return f"strength={self.strength:.4g}, l1_ratio={self.l1_ratio:.4g}"
 
 
@@ -56,6 +61,8 @@ def point_of(run: Mapping[str, Any]) -> Point:
     """The point of a run or a record.
 
     >>> point_of(Point(0.1, l1_ratio=0.5).keys())
-    Point(strength=0.1, l1_ratio=0.5)
+    Point(strength=0.1, l1_ratio=0.5, name='l2')
     """
+    if "weight_decay" in run:
+        return Point(run["weight_decay"], name="weight_decay")
     return Point(run.get("strength", run["l2"]), run.get("l1_ratio"))

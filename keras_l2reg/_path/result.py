@@ -75,7 +75,8 @@ class L2Path:
         each fold), `diverged` (how many of these runs did), and for each metric its
         mean and, under `<metric>_se`, its standard error. On a path with `l1_ratio`,
         `strength`, `l1_ratio` and `l1` come before `l2`, and the records are sorted by
-        ratio first. A log key with one of these names is renamed to `logged_<key>`.
+        ratio first; on a path of weight decay, `weight_decay` stands for `l2`. A log
+        key with one of these names is renamed to `logged_<key>`.
         """
         runs: dict[Point, list[Run]] = {}
         for run in self.runs:
@@ -89,6 +90,11 @@ class L2Path:
         names = dict.fromkeys(key for run in self.runs for key in run)
         taken = {*OWN_KEYS, *(f"{name}_se" for name in names)}
         return [name for name in names if name not in taken]
+
+    @property
+    def _name(self) -> str:
+        """The name of the strength that is varied."""
+        return point_of(self.runs[0]).name if self.runs else "l2"
 
     @property
     def best(self) -> Record | None:
@@ -144,7 +150,9 @@ class L2Path:
         Args:
             file: The path to write to.
         """
-        fields = self.records[0] if self.records else ("l2", "repeats", "diverged")
+        fields = (
+            self.records[0] if self.records else (self._name, "repeats", "diverged")
+        )
         content = io.StringIO(newline="")
         writer = csv.DictWriter(content, [*fields])
         writer.writeheader()
@@ -166,8 +174,8 @@ class L2Path:
         return plot_path(self, **arguments)
 
     def __repr__(self) -> str:
-        best = self.best and point_of(self.best)
-        return f"<L2Path of {len(self.records)} strengths, best {best or 'l2=None'}>"
+        best = point_of(self.best) if self.best else f"{self._name}=None"
+        return f"<L2Path of {len(self.records)} strengths, best {best}>"
 
     def __str__(self) -> str:
         return str(self._table())
@@ -177,7 +185,7 @@ class L2Path:
 
     def _table(self) -> Table:
         shown = self._shown()
-        keys = ["strength", "l1_ratio"] if is_mixed(self.records) else ["l2"]
+        keys = ["strength", "l1_ratio"] if is_mixed(self.records) else [self._name]
         return Table(
             columns=[*keys, *shown, ""],
             rows=[
@@ -207,7 +215,7 @@ class L2Path:
     def _notes(self) -> Iterator[str]:
         if self.interrupted:
             yield "interrupted: only the finished runs are shown"
-        for name in ("l1", "l2"):
+        for name in ("l1", "l2", "weight_decay"):
             logged = f"logged_{name}"
             both = [r for r in self.records if name in r and logged in r]
             if any(_differs(r[name], r[logged]) for r in both):

@@ -25,7 +25,7 @@ Result = tuple[Run, Arrays | None]
 
 # Keys of a run or a record that identify it; a log key may not replace them.
 OWN_KEYS = (
-    *("strength", "l1_ratio", "l1", "l2"),
+    *("strength", "l1_ratio", "l1", "l2", "weight_decay"),
     *("fold", "folds", "repeat", "repeats", "diverged"),
 )
 
@@ -150,7 +150,10 @@ def runs(
 
 
 def set_point(model: L2AllWeights, point: Point) -> None:
-    """Set the live strengths of a wrapper; `l1` only on a path that varies it."""
+    """Set the live strengths of a wrapper that a path varies."""
+    if point.name == "weight_decay":
+        model.weight_decay = point.strength
+        return
     model.l2 = point.l2
     if point.l1_ratio is not None:
         model.l1 = point.l1

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,8 @@ import keras
 import numpy as np
 
 from keras_l2reg._load_errors import reason_of
+from keras_l2reg._plan import RegularizerLike
+from keras_l2reg._rule import Rule
 from keras_l2reg._selection import select_weights
 from keras_l2reg.attachment import attach
 from keras_l2reg.models import L2AllWeights
@@ -88,11 +89,13 @@ class Case:
         model, x = self.built()
         return self.attach(model), x
 
-    def attach(self, model: keras.Model, l2: float = STRENGTH) -> keras.Model:
+    def attach(
+        self, model: keras.Model, regularizer: RegularizerLike = STRENGTH
+    ) -> keras.Model:
         """Attach the penalty, without warnings."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return attach(model, l2, **self.rule)
+            return attach(model, regularizer, **self.rule)
 
     def wrapped(self) -> tuple[L2AllWeights, Any]:
         """A wrapper around a new model that was called once, and its inputs."""
@@ -164,7 +167,7 @@ def _check_safe_mode(safe_mode: Any) -> None:
 
 
 def _check_names(rule: Mapping[str, Any]) -> None:
-    known = [*inspect.signature(select_weights).parameters][1:]
+    known = [*Rule.__annotations__]
     for name, value in rule.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)

@@ -3,10 +3,12 @@
 A check raises an error if it fails, and returns `None`.
 """
 
+import glob
 import pickle
 from collections.abc import Callable
 
 import keras
+import numpy as np
 
 from keras_l2reg import _keras
 from keras_l2reg._selection import select_weights
@@ -22,6 +24,7 @@ from keras_l2reg._testing.expect import (
     expect_step,
     expect_terms,
     fit_one_step,
+    float64,
     has_fixed_batch_size,
     loss_terms,
     saved_and_loaded,
@@ -91,6 +94,54 @@ def check_live_strength(case: Case) -> None:
     wrapped.l2 = STRENGTH
     expect_step(wrapped, x, unmoved)
     expect_equal("traces with a new l2", second - first, len(traces) - second)
+
+
+def check_parts(case: Case) -> None:
+    """`attach` with a strength for each weight gives each weight its own."""
+    model, _ = case.built()
+    covered = case.covered(model)
+    strengths = {w.name: 1.0 + number for number, (w, _) in enumerate(covered)}
+    parts = {glob.escape(name): STRENGTH * s for name, s in strengths.items()}
+    case.attach(model, {"*": 0.0, **parts})
+    expect_terms(model, [(w, m * strengths[w.name]) for w, m in covered])
+
+
+def check_live_l1(case: Case) -> None:
+    """A new `l1` subtracts `l1 * sign(w)` in the next step, and is saved."""
+    model, x = case.built()
+    covered = case.covered(model)
+    wrapped = L2AllWeights(model, 0.0, l1=STRENGTH, **case.rule)
+    loaded = saved_and_loaded(wrapped, case.safe_mode)
+    expect_same(wrapped, loaded, x)
+    expect_equal("l1", wrapped.l1, loaded.l1)
+    wrapped.l1 = 0.0
+    compile_without_data_loss(wrapped, x)
+    unmoved = unmoved_without_penalty(wrapped, x, covered)
+    wrapped.l1 = STRENGTH
+    expect_step(wrapped, x, unmoved, lambda w: np.sign(float64(w.variable)))
+
+
+def check_towards_start(case: Case) -> None:
+    """With `towards_start`, a step leads back to the starting values, which are saved.
+
+    A model with layers that its call does not build can't be wrapped so.
+    """
+    model, x = case.built()
+    if not _keras.is_built_throughout(model):
+        return
+    covered = case.covered(model)
+    start = {w.name: float64(w.variable) for w, _ in covered}
+    wrapped = L2AllWeights(model, STRENGTH, towards_start=True, **case.rule)
+    for variable in [w.variable for w, _ in covered if w.variable is not None]:
+        variable.assign(float64(variable) + 0.5)
+    expect_same(wrapped, saved_and_loaded(wrapped, case.safe_mode), x)
+    wrapped.l2 = 0.0
+    compile_without_data_loss(wrapped, x)
+    unmoved = unmoved_without_penalty(wrapped, x, covered)
+    wrapped.l2 = STRENGTH
+    expect_step(
+        wrapped, x, unmoved, lambda w: 2 * (float64(w.variable) - start[w.name])
+    )
 
 
 def check_logs(case: Case) -> None:
@@ -202,6 +253,9 @@ CHECKS: list[Callable[[Case], None]] = [
     check_step,
     check_wrapper_terms,
     check_live_strength,
+    check_parts,
+    check_live_l1,
+    check_towards_start,
     check_logs,
     check_wrapper_save,
     check_wrapper_pickle,

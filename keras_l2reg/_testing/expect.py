@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -78,7 +78,8 @@ def saved_and_loaded(model: keras.Model, safe_mode: bool) -> Any:
         return keras.models.load_model(path, safe_mode=safe_mode)
 
 
-def _float64(variable: Any) -> np.ndarray:
+def float64(variable: Any) -> np.ndarray:
+    """The values of a variable or tensor in float64."""
     array: Any = keras.ops.convert_to_numpy(variable)
     return array.astype("float64")
 
@@ -90,7 +91,7 @@ def loss_terms(model: keras.Model) -> dict[str, float]:
     # Keras lists the penalties of weights after all other losses.
     values = model.losses[len(model.losses) - len(penalized) :]
     return {
-        names[id(v)]: float(_float64(value))
+        names[id(v)]: float(float64(value))
         for v, value in zip(penalized, values, strict=True)
     }
 
@@ -113,7 +114,7 @@ def state(model: keras.Model) -> dict[str, Any]:
         "losses": loss_terms(model),
         "regularizers in effect": [w.regularizer for w in weights],
         "regularizers of the layers": [w.configured_regularizer for w in weights],
-        "weights": [_float64(v).tolist() for v in model.weights],
+        "weights": [float64(v).tolist() for v in model.weights],
     }
 
 
@@ -131,7 +132,7 @@ def expect_terms(model: keras.Model, covered: Covered) -> None:
     """The loss has the L2 term of each covered weight."""
     terms = loss_terms(model)
     for weight, multiplier in covered:
-        expected = STRENGTH * multiplier * np.sum(_float64(weight.variable) ** 2)
+        expected = STRENGTH * multiplier * np.sum(float64(weight.variable) ** 2)
         if weight.name not in terms:
             raise AssertionError(
                 f"penalty of {weight.name}: expected {expected}, received no term"
@@ -146,27 +147,42 @@ def unmoved_without_penalty(
 
     Constraints, activity regularizers and spectral normalization change the others.
     """
-    before = [_float64(weight.variable) for weight, _ in covered]
+    before = [float64(weight.variable) for weight, _ in covered]
     fit_one_step(model, x)
     return [
         (weight, multiplier)
         for (weight, multiplier), start in zip(covered, before, strict=True)
-        if np.array_equal(start, _float64(weight.variable))
+        if np.array_equal(start, float64(weight.variable))
     ]
 
 
-def expect_step(model: keras.Model, x: Any, covered: Covered) -> None:
-    """One step of SGD(1.0) without a data loss subtracts `2 * l2 * w` from each w."""
-    expected = [_float64(w.variable) * (1 - 2 * STRENGTH * m) for w, m in covered]
+def expect_step(
+    model: keras.Model,
+    x: Any,
+    covered: Covered,
+    gradient: Callable[[Weight], Any] = lambda weight: 2 * float64(weight.variable),
+) -> None:
+    """One step of SGD(1.0) without a data loss subtracts the gradient of the penalty.
+
+    Args:
+        model: A compiled `keras.Model`.
+        x: Its inputs.
+        covered: The weights to compare, each with its multiplier.
+        gradient: Function from a weight to the gradient of its penalty of strength 1.
+            Defaults to that of L2, `2 * w`.
+    """
+    expected = [
+        float64(w.variable) - STRENGTH * m * np.asarray(gradient(w)) for w, m in covered
+    ]
     fit_one_step(model, x)
     for (weight, _), value in zip(covered, expected, strict=True):
-        expect_close(f"{weight.name} after a step", value, _float64(weight.variable))
+        expect_close(f"{weight.name} after a step", value, float64(weight.variable))
 
 
 def expect_same_outputs(model: keras.Model, other: keras.Model, x: Any) -> None:
     outputs = _outputs_after_reset(model, x), _outputs_after_reset(other, x)
     for expected, received in zip(*outputs, strict=True):
-        expect_close("predictions", _float64(expected), _float64(received))
+        expect_close("predictions", float64(expected), float64(received))
 
 
 def expect_same(wrapped: L2AllWeights, other: L2AllWeights, x: Any) -> None:

@@ -24,8 +24,8 @@ PAIRS = parametrize_with_checks(
 def is_plain(position):
     """Whether a pair belongs to the plain run, which has each check equally often."""
     row, column = divmod(position, len(CHECKS))
-    # A Latin square of 13 rows, twice.
-    return (column - row) % len(CHECKS) in (0, 6)
+    # A Latin square, twice.
+    return (column - row) % len(CHECKS) in (0, len(CHECKS) // 2)
 
 
 PLAIN = [pair for position, pair in enumerate(PAIRS) if is_plain(position)]

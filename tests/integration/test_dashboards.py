@@ -90,6 +90,11 @@ def expected_logs(snapshots):
             l2 * squares(weights, index)
             for l2, weights in zip(STRENGTHS, snapshots[1:], strict=True)
         ]
+        kernels = [weights[index].astype("float64") for weights in snapshots]
+        norms = [np.linalg.norm(kernel) for kernel in kernels[1:]]
+        steps = [np.linalg.norm(step) for step in np.diff(kernels, axis=0)]
+        logs[f"norm/{name}/kernel"] = norms
+        logs[f"update/{name}/kernel"] = np.divide(steps, norms)
     return logs
 
 
@@ -100,7 +105,8 @@ def fit_with(dashboard):
     """The history of a fit that `dashboard` saw, and its weights epoch by epoch."""
     snapshots = Snapshots()
     schedule = StrengthScheduler(lambda epoch: STRENGTHS[epoch])
-    history = fit(wrapped(), PenaltyLogger(), schedule, snapshots, dashboard)
+    logger = PenaltyLogger(norms=True)
+    history = fit(wrapped(), logger, schedule, snapshots, dashboard)
     return history, snapshots
 
 

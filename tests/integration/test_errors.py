@@ -13,6 +13,7 @@ import pytest
 
 import keras_l2reg
 from keras_l2reg import (
+    L1L2,
     L2,
     L2AllWeights,
     L2Loss,
@@ -118,6 +119,12 @@ CASES = {
         "L2": lambda m, v=value: L2(v),
         "L2Loss": lambda m, v=value: L2Loss(v),
         "Scaled": lambda m, v=value: Scaled("l2", v),
+        "l1": lambda m, v=value: L2AllWeights(m, l1=v),
+        "L1L2_l1": lambda m, v=value: L1L2(l1=v),
+        "L1L2_l2": lambda m, v=value: L1L2(l2=v),
+        "live_l1": lambda m, v=value: setattr(
+            L2AllWeights(dense_model(), l1=0.1), "l1", v
+        ),
         "multiplier": lambda m, v=value: attach(m, multipliers={"head/*": v}),
         "live": lambda m, v=value: setattr(L2AllWeights(dense_model()), "l2", v),
     }.items()
@@ -144,6 +151,117 @@ CASES |= {
         lambda m: L2AllWeights(m, 0.1, regularizer="l1"),
         dense_model,
         "regularizer='l1'",
+    ),
+    "both_l1": (
+        lambda m: L2AllWeights(m, l1=0.1, regularizer="l2"),
+        dense_model,
+        "l1=0.1, regularizer='l2'",
+    ),
+    "l1_variable": (
+        lambda m: L2AllWeights(m, l1=keras.Variable(0.1)),
+        dense_model,
+        "`regularizer=keras_l2reg.L1L2(l1=variable)`",
+    ),
+    "L1L2_vector_variable": (
+        lambda m: L1L2(l1=keras.Variable([0.1, 0.2])),
+        dense_model,
+        "`l1`. Expected a scalar",
+    ),
+    "live_without_l1": (
+        lambda m: setattr(L2AllWeights(dense_model(), 0.5), "l1", 0.1),
+        dense_model,
+        "L2AllWeights(model, l2=0.5, l1=0.0)",
+    ),
+    "live_l2_of_parts": (
+        lambda m: setattr(
+            L2AllWeights(dense_model(), regularizer={"head/*": "l1"}), "l2", 0.1
+        ),
+        dense_model,
+        "{'head/*': <",
+    ),
+    # a regularizer for each part
+    "parts_empty": (lambda m: attach(m, {}), dense_model, "at least one glob"),
+    "parts_all_none": (
+        lambda m: attach(m, {"*": None}),
+        dense_model,
+        "regularizer={'*': None}",
+    ),
+    "parts_key": (lambda m: attach(m, {0: 0.1}), dense_model, "as keys. Received: 0"),
+    "parts_layer_as_key": (
+        lambda m: attach(m, {m.layers[0]: 0.1}),
+        dense_model,
+        "write 'hidden/*'",
+    ),
+    "parts_without_match": (
+        lambda m: attach(m, {"*": 0.1, "tail/*": 0.2}),
+        dense_model,
+        "'tail/*', which matches nothing",
+    ),
+    "parts_of_a_bias": (
+        lambda m: attach(m, {"head/bias": 0.1}),
+        dense_model,
+        "pass `biases=True`",
+    ),
+    "parts_unknown": (
+        lambda m: attach(m, {"head/*": "l7"}),
+        dense_model,
+        "regularizer['head/*']='l7'",
+    ),
+    "parts_negative": (
+        lambda m: L2AllWeights(m, regularizer={"head/*": -0.1}),
+        dense_model,
+        "regularizer['head/*']=-0.1",
+    ),
+    "parts_class": (
+        lambda m: attach(m, {"head/*": regularizers.L1}),
+        dense_model,
+        "L1(...)",
+    ),
+    "parts_nested": (
+        lambda m: attach(m, {"head/*": {"kernel": 0.1}}),
+        dense_model,
+        "regularizer['head/*']={'kernel': 0.1}",
+    ),
+    "parts_as_l2": (
+        lambda m: L2AllWeights(m, {"head/*": 0.1}),
+        dense_model,
+        "`regularizer=`",
+    ),
+    "parts_beside_a_strength": (
+        lambda m: L2AllWeights(m, 0.1, regularizer={"head/*": 0.1}),
+        dense_model,
+        "either `l2` and `l1`, or `regularizer`",
+    ),
+    "parts_of_select_weights": (
+        lambda m: select_weights(m, regularizer=0.1),
+        dense_model,
+        "Expected a dict from globs",
+    ),
+    # towards the start
+    "towards_start_without_match": (
+        lambda m: L2AllWeights(m, towards_start="head"),
+        dense_model,
+        "'head/*'",
+    ),
+    "towards_start_excluded": (
+        lambda m: L2AllWeights(m, exclude="head/*", towards_start="head/*"),
+        dense_model,
+        "which matches only [head/kernel",
+    ),
+    "towards_start_number": (
+        lambda m: L2AllWeights(m, towards_start=0.1),
+        dense_model,
+        "towards_start=0.1",
+    ),
+    "towards_start_of_attach": (
+        lambda m: attach(m, 0.1, towards_start=True),
+        dense_model,
+        "towards_start",
+    ),
+    "towards_start_unbuilt": (
+        lambda m: L2AllWeights(m, towards_start=True),
+        lambda: keras.Sequential([layers.Dense(2)], name="unbuilt"),
+        "'unbuilt', which has layers that are not built",
     ),
     "live_without_l2": (
         lambda m: setattr(L2AllWeights(dense_model(), regularizer="l1"), "l2", 0.1),
@@ -459,7 +577,7 @@ ADVICE = {
     "l2_config": (
         lambda m: L2AllWeights(m, {"class_name": "L2", "config": {}}),
         dense_model,
-        "`regularizer=config`",
+        "`regularizer=`",
     ),
     "l2_variable": (
         lambda m: L2AllWeights(m, keras.Variable(0.1)),

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small import X, still
 
-from keras_l2reg import L2AllWeights, attach, detach
+from keras_l2reg import L1L2, L2AllWeights, attach, detach
 
 SQUARES = {"shared": 12, "first": 6, "second": 3}
 WEIGHTS = {
@@ -36,6 +36,19 @@ class Entry:
     model: str
     strength: float
     adds: bool
+    kind: str = "number"
+    l1: float = 0.0  # the part of the strength that is L1
+
+
+def strength_on(kind, strength, weight):
+    """What a penalty of this kind contributes to a weight, times the sum of squares.
+
+    All weights are ones, so that sums of absolutes are those of squares, and distances
+    from the start are zero.
+    """
+    if kind == "parts":
+        return strength if weight == "shared" else 2 * strength
+    return 0.0 if kind == "start" else strength
 
 
 class Reference:
@@ -61,7 +74,7 @@ class Reference:
             if w not in self.frozen
         )
 
-    def put(self, owner, model, strength, existing):
+    def put(self, owner, model, strength, existing, kind):
         """Add an entry to each chosen weight; returns whether the call is accepted."""
         chosen = [
             w
@@ -73,7 +86,10 @@ class Reference:
         if owner == model and existing != "add":
             self.remove({owner})
         for weight in chosen:
-            entry = Entry(owner, model, strength, existing == "add")
+            on_weight = strength_on(kind, strength, weight)
+            entry = Entry(
+                owner, model, on_weight, existing == "add", kind, strength / 2
+            )
             self.stacks[weight].append(entry)
         return True
 
@@ -97,10 +113,19 @@ class Reference:
                     break
         return False
 
+    def kinds(self, owner):
+        entries = itertools.chain(*self.stacks.values())
+        return {entry.kind for entry in entries if entry.owner == owner}
+
     def assign(self, owner, strength):
         for entry in itertools.chain(*self.stacks.values()):
             if entry.owner == owner:
-                entry.strength = strength
+                # Of the kind "l1", half the strength was l1, and stays.
+                entry.strength = {
+                    "number": strength,
+                    "l1": entry.l1 + strength,
+                    "start": 0.0,
+                }[entry.kind]
 
     def keep_for_good(self, owner):
         for weight, entries in self.stacks.items():
@@ -154,31 +179,36 @@ class InKeras:
         for name, model in self.models.items():
             assert_close(penalty(model), self.reference.penalty(name))
 
-    def attach(self, name, strength, existing):
-        with outcome(self.reference.put(name, name, strength, existing)):
-            attach(self.models[name], strength, existing=existing)
+    def attach(self, name, strength, existing, kind):
+        regularizer = ARGUMENTS[kind](strength).get("regularizer", strength)
+        with outcome(self.reference.put(name, name, strength, existing, kind)):
+            attach(self.models[name], regularizer, existing=existing)
 
     def detach(self, name):
         with outcome(self.reference.detach(name)):
             detach(self.models[name])
 
-    def wrap(self, name, strength, existing):
+    def wrap(self, name, strength, existing, kind):
         owner = len(self.wrappers)
-        with outcome(self.reference.put(owner, name, strength, existing)):
-            wrapper = L2AllWeights(self.models[name], strength, existing=existing)
+        arguments = ARGUMENTS[kind](strength)
+        with outcome(self.reference.put(owner, name, strength, existing, kind)):
+            wrapper = L2AllWeights(self.models[name], existing=existing, **arguments)
             self.wrappers.append((wrapper, name))
 
     def unwrap(self, number, strip):
         if number < len(self.wrappers):
+            is_possible = strip or self.reference.kinds(number) != {"start"}
+            with outcome(is_possible):
+                self.wrappers[number][0].unwrap(strip=strip)
             if strip:
                 self.reference.remove({number})
-            else:
+            elif is_possible:
                 self.reference.keep_for_good(number)
-            self.wrappers[number][0].unwrap(strip=strip)
 
     def assign(self, number, strength):
         if number < len(self.wrappers):
             reaches = self.reference.reaches(number)
+            reaches &= self.reference.kinds(number) != {"parts"}
             with outcome(reaches):
                 self.wrappers[number][0].l2 = strength
             if reaches:
@@ -226,13 +256,23 @@ def outcome(is_accepted):
     return pytest.raises(ValueError)
 
 
+# The arguments of a wrapper of each kind.
+ARGUMENTS = {
+    "number": lambda s: {"l2": s},
+    "l1": lambda s: {"regularizer": L1L2(s / 2, s / 2)},
+    "parts": lambda s: {"regularizer": {"*": 2 * s, "*shared/*": s}},
+    "start": lambda s: {"l2": s, "towards_start": True},
+}
+KINDS = st.sampled_from([*ARGUMENTS])
 NAMES = st.sampled_from(sorted(WEIGHTS))
 STRENGTHS = st.sampled_from([0.1, 0.25, 1.0, 2.0])
 EXISTING = st.sampled_from([None, "keep", "replace", "add"])
 NUMBERS = st.integers(0, 4)
 ACTIONS = st.one_of(
-    st.tuples(st.just("attach"), NAMES, STRENGTHS, EXISTING),
-    st.tuples(st.just("wrap"), NAMES, STRENGTHS, EXISTING),
+    st.tuples(
+        st.just("attach"), NAMES, STRENGTHS, EXISTING, KINDS.filter("start".__ne__)
+    ),
+    st.tuples(st.just("wrap"), NAMES, STRENGTHS, EXISTING, KINDS),
     st.tuples(st.just("detach"), NAMES),
     st.tuples(st.just("unwrap"), NUMBERS, st.booleans()),
     st.tuples(st.just("assign"), NUMBERS, STRENGTHS),

@@ -431,6 +431,7 @@ def test_the_config_is_json_and_restores_the_optimizer():
     ]
     for restored in copies:
         assert restored.get_config() == optimizer.get_config()
+        assert restored.weight_decay == RATE
         assert restored.inner_optimizer.weight_decay == 0.0
     paths, multipliers = zip(*optimizer.get_config()["multipliers"], strict=True)
     assert list(paths) == [v.path for v in model.variables]
