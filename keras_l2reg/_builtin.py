@@ -58,8 +58,8 @@ def split_by_target(regularizer: Any) -> tuple[list[Any], list[Any]]:
 def strength_of(regularizer: Any, name: str) -> float:
     """The strength `"l1"` or `"l2"` of a penalty, to zero or to a start; 0 if none.
 
-    >>> strength_of(Sum([L2(0.5), Scaled("l1", 0.5)]), "l1"), strength_of(L2(0.5), "l1")
-    (0.005, 0.0)
+    >>> strength_of(Sum([L2(0.5), L1L2(l1=0.25)]), "l1"), strength_of(L2(0.5), "l1")
+    (0.25, 0.0)
     """
     to_zero, to_start = split_by_target(regularizer)
     total = 0.0
