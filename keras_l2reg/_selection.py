@@ -13,18 +13,17 @@ or not.
 """
 
 import dataclasses
-import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 
-from keras_l2reg import _keras
 from keras_l2reg._parts import last_match
 from keras_l2reg._roles import ROLES
+from keras_l2reg._selection_hints import described, hints
 from keras_l2reg._validation import Pattern, Patterns, as_list, check_rule
-from keras_l2reg.weights import Weight, find_weights, inner_model, listed
+from keras_l2reg.weights import Weight, find_weights, inner_model
 
 
 def select_weights(
@@ -91,15 +90,15 @@ def select_weights(
         weights = [d.weight for d in decisions]
         raise ValueError(
             "Expected a model with at least one weight to penalize. "
-            f"Received: model {model.name!r} with the weights {_described(weights)}"
-            f"{_hints(model, [w for w in weights if w.role != 'bias']) or _NO_KERNEL}"
+            f"Received: model {model.name!r} with the weights {described(weights)}"
+            f"{hints(model, [w for w in weights if w.role != 'bias']) or _NO_KERNEL}"
         )
     given = {"layers": layers, "exclude": exclude, "multipliers": multipliers}
     if regularizer is not None:
         given["regularizer"] = regularizer
     raise ValueError(
         f"Expected {_enumerated(given)} to leave at least one weight to penalize of "
-        f"{_described(selectable)}. Received: "
+        f"{described(selectable)}. Received: "
         f"{', '.join(f'{name}={value!r}' for name, value in given.items())}; "
         "`print_weights` with the same arguments shows which of them leaves out each "
         "weight"
@@ -282,67 +281,10 @@ def _check_matches(
     if any(_matches(weight, pattern, model) for weight in selectable):
         return
     matched = [w for w in weights if _matches(w, pattern, model)]
-    found = f"matches only {_described(matched)}" if matched else "matches nothing"
+    found = f"matches only {described(matched)}" if matched else "matches nothing"
     raise ValueError(
         f"Invalid value for argument `{argument}`. Expected something that matches one "
-        f"of the weights {_described(selectable)}. "
+        f"of the weights {described(selectable)}. "
         f"Received: {argument}={_shown(pattern)}, which {found}"
-        f"{_hints(model, matched, pattern)}"
+        f"{hints(model, matched, pattern)}"
     )
-
-
-def _described(weights: Iterable[Weight]) -> str:
-    return f"[{listed(f'{w.name} ({w.role})' for w in weights)}]"
-
-
-def _hints(
-    model: keras.Model, weights: list[Weight], pattern: Pattern | None = None
-) -> str:
-    """How to change a rule that covers none of these weights."""
-    hints = [
-        f"pass `{flag}=True` to cover {sorted(roles)} as well"
-        for flag in ("embeddings", "biases")
-        if (roles := {w.role for w in weights if ROLES[w.role].covered == flag})
-    ]
-    if isinstance(pattern, str) and not weights:
-        names = [weight.name for weight in find_weights(model)]
-        hints.append(
-            "a glob must match a whole weight name, so write "
-            f"{_suggested_glob(pattern, names)}"
-        )
-    quantized = _quantized_layers(model)
-    if quantized:
-        hints.append(
-            f"the layers {quantized} are quantized: their kernels are integers, which "
-            "cannot be trained or penalized. Attach before `quantize`, or call "
-            "`enable_lora` on these layers, whose LoRA kernels can be penalized"
-        )
-    if not _keras.is_built_throughout(model):
-        hints.append("build or call the model first: an unbuilt layer may hide weights")
-    return "".join(f". Hint: {hint}" for hint in hints)
-
-
-def _suggested_glob(pattern: str, names: list[str]) -> str:
-    """What to write instead of a glob that matches none of the names."""
-    for glob in (f"{pattern}/*", f"*/{pattern}", f"*/{pattern}/*"):
-        if any(fnmatch.fnmatchcase(name, glob) for name in names):
-            return repr(glob)
-    for glob in (pattern, f"{pattern}/*", f"*/{pattern}", f"*/{pattern}/*"):
-        for name in names:
-            if fnmatch.fnmatchcase(name.lower(), glob.lower()):
-                return f"{name!r}, in this upper and lower case"
-    close = difflib.get_close_matches(pattern, names, 1, cutoff=0.5)
-    return f"{close[0]!r}?" if close else "one of these, with * for any part of it"
-
-
-def _quantized_layers(model: keras.Model) -> list[str]:
-    # In float8, the kernels are floats and can be trained.
-    return [
-        layer.name
-        for layer in _keras.all_layers(model)
-        if not _keras.sublayers(layer)
-        and layer.quantization_mode
-        and any(
-            "int" in keras.backend.standardize_dtype(v.dtype) for v in layer.weights
-        )
-    ]
