@@ -148,6 +148,7 @@ def test_options_in_compiled_steps(option):
     assert_same(trained(ours), trained(reference))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
@@ -188,6 +189,7 @@ def test_the_decay_goes_within_loss_scaling_that_is_there():
     assert_same(trained(model), trained(reference))
 
 
+@pytest.mark.slow
 def test_mixed_precision_of_a_loaded_model(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -505,6 +507,7 @@ class Subclassed(keras.Model):
         return x
 
 
+@pytest.mark.slow
 def test_a_loaded_model_with_new_automatic_names_decays_the_same(tmp_path):
     model = Subclassed()
     model.build((None, 4))
@@ -662,6 +665,7 @@ def test_the_learning_rate_is_that_of_the_inner_optimizer():
     assert float(ours.optimizer.inner_optimizer.learning_rate) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_scaled", [pytest.param(False, marks=SLOW), True])
 def test_averaged_weights_are_swapped(is_scaled):
     scaled = keras.optimizers.LossScaleOptimizer
@@ -674,6 +678,7 @@ def test_averaged_weights_are_swapped(is_scaled):
     assert_same(weights_of(ours), weights_of(reference))
 
 
+@pytest.mark.slow
 def test_training_resumes_from_a_backup(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

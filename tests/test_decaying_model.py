@@ -149,6 +149,7 @@ def pickled(model, path):
     return pickle.loads(pickle.dumps(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copy", [loaded, pickled])
 def test_a_copy_goes_on_as_if_it_was_never_saved(copy, tmp_path):
     model = decaying(multipliers={"out/*": 0.5})

@@ -61,6 +61,7 @@ MODES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode",
     [
@@ -225,6 +226,7 @@ def test_variables_of_the_user_are_the_live_strengths():
 # --- Saved and loaded ------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["keras", "pickle", "weights", "h5"])
 def test_both_strengths_are_saved_and_loaded(how, tmp_path):
     model = L2AllWeights(network(), 0.5, l1=0.25, multipliers={"a/*": 0.5})

@@ -144,6 +144,7 @@ def test_it_trains_as_the_same_written_by_hand_in_torch(name, optimizer, torch):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -257,6 +258,7 @@ COPIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copy", COPIES)
 @pytest.mark.parametrize("build", [network, renamed])
 def test_copies_have_the_starting_values_and_train_on(build, copy, tmp_path):

@@ -22,6 +22,7 @@ def experiment(name):
     return decay.Experiment(decay.SETTINGS[name].make, data, epochs=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, least, most", [("SGD", 0, 1e-5), ("Adam", 1e-4, 1)])
 def test_the_penalty_is_decay_only_for_plain_sgd(name, least, most):
     penalized = experiment(name).run(0, l2=0.1)
@@ -30,6 +31,7 @@ def test_the_penalty_is_decay_only_for_plain_sgd(name, least, most):
     assert decay.distance(penalized, none, epoch=3) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_run_starts_as_new_whatever_was_run_before():
     """The weights, the moments and the order of batches."""
     first = experiment("Adam").run(0)

@@ -53,6 +53,7 @@ def test_each_rate_gives_what_keras_adamw_gives(wrap):
         assert record["val_data_loss"] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_model_is_left_with_the_best_rate_and_weights():
     model = compiled()
     path = path_of(model)
@@ -62,6 +63,7 @@ def test_the_model_is_left_with_the_best_rate_and_weights():
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_tuned_keeps_its_optimizer():
     model = compiled(0.004)
     optimizer = model.optimizer
@@ -78,12 +80,14 @@ def test_a_wrapper_keeps_its_penalty():
     assert all(record["penalty"] > 0 for record in path.records)
 
 
+@pytest.mark.slow
 def test_a_rate_may_be_chosen_by_cross_validation():
     path = path_of(compiled(), cv=3)
     assert [record["folds"] for record in path.records] == [3, 3, 3]
     assert path.one_standard_error["weight_decay"] >= path.best["weight_decay"]
 
 
+@pytest.mark.slow
 def test_all_rates_share_one_trace():
     count = []
 
@@ -102,6 +106,7 @@ def test_all_rates_share_one_trace():
         assert len(count) <= one
 
 
+@pytest.mark.slow
 def test_the_default_grid_starts_where_decay_alone_would_shrink_by_exp_10():
     path = path_of(compiled(), L2Grid(count=3, span=100.0), epochs=2, batch_size=16)
     top = 10 / (0.05 * 2 * math.ceil(48 / 16))

@@ -103,6 +103,7 @@ def test_workers_give_the_same_path_as_this_process(kind, warm, request):
     np.testing.assert_allclose(here.predict(X), there.predict(X), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_workers_scale_the_loss_of_half_precision_models(threads):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -203,6 +204,7 @@ def test_the_data_are_sent_once_per_worker(kind, request, tmp_path):
     assert {*unpickled.values()} == {1}
 
 
+@pytest.mark.slow
 def test_tasks_do_not_contain_the_data(threads):
     x, y = np.zeros((400_000, 5), "float32"), np.zeros((400_000, 2), "float32")
     executor = Sent(threads)
@@ -213,6 +215,7 @@ def test_tasks_do_not_contain_the_data(threads):
     assert sum(executor.sizes) < 10_000 < x.nbytes
 
 
+@pytest.mark.slow
 def test_the_temporary_file_is_deleted(threads, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model = compiled(L2AllWeights(network()))
@@ -354,6 +357,7 @@ class FailsAt(keras.callbacks.Callback):
                     raise RuntimeError("no memory")
 
 
+@pytest.mark.slow
 def test_an_error_keeps_the_runs_of_other_workers():
     wrapped = compiled(L2AllWeights(network(), 0.7))
     before = wrapped.get_weights()
@@ -391,6 +395,7 @@ def path_of_error(executor, callback, **arguments):
     return caught.value.path
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_runs_that_workers_have_finished(monkeypatch):
     wait, calls = concurrent.futures.wait, []
 

@@ -62,6 +62,7 @@ def regression(count=60, size=5):
     return x, y.astype("float32")
 
 
+@pytest.mark.slow
 def test_the_scores_of_the_folds_are_those_of_a_grid_search_over_ridge():
     x, y = regression()
     strengths = [3.0, 1.0, 0.3, 0.1, 0.03]
@@ -191,9 +192,8 @@ def loop(l2, weights=None, seed=0, class_weight=None, start=None):
         }
 
 
-@pytest.mark.parametrize(
-    "weighted", [True, pytest.param(False, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("weighted", [True, False])
 def test_each_run_equals_fit_on_the_samples_of_its_fold(weighted):
     model = network()
     start = model.get_weights()
@@ -227,6 +227,7 @@ def test_class_weights_weight_the_training_only():
     assert run["val_data_loss"] < 3
 
 
+@pytest.mark.slow
 def test_dicts_and_lists_of_arrays_are_split():
     inputs = [keras.Input((5,)), keras.Input((5,))]
     outputs = layers.Dense(2, name="one")(layers.Concatenate()(inputs))
@@ -255,6 +256,7 @@ def test_dicts_and_lists_of_arrays_are_split():
     assert run["val_loss"] == pytest.approx(np.ravel(loss)[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_tables_of_pandas_are_split_by_position():
     columns = {"data": X, "index": np.arange(24)[::-1]}
     x, y = pandas.DataFrame(**columns), pandas.DataFrame(Y, index=columns["index"])
@@ -315,7 +317,8 @@ def test_a_strength_that_lacks_a_fold_is_not_the_best():
 # ---------------------------------------------------------------- the last fit
 
 
-@pytest.mark.parametrize("warm", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("warm", [True, False])
 def test_the_model_is_fitted_to_all_data_at_the_best_strength(warm):
     model = network()
     start = model.get_weights()
@@ -336,6 +339,7 @@ def test_the_model_is_fitted_to_all_data_at_the_best_strength(warm):
     assert regularizer.l2 == pytest.approx(path.best["l2"])
 
 
+@pytest.mark.slow
 def test_without_restore_best_weights_the_model_is_left_as_it_was():
     wrapped = compiled(L2AllWeights(network(dropout=0.2), 0.7))
     wrapped.fit(X, Y, 8, verbose=0)
@@ -345,6 +349,7 @@ def test_without_restore_best_weights_the_model_is_left_as_it_was():
     assert wrapped.l2 == pytest.approx(0.7)
 
 
+@pytest.mark.slow
 def test_the_path_of_warm_starts_never_mixes_folds():
     arguments = {"warm": True, "restore_best_weights": False}
     model = compiled(L2AllWeights(network()))
@@ -377,14 +382,13 @@ def traces(call):
     return FoldCounter.calls - before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has no trace")
 @pytest.mark.parametrize(
     ("folds", "batch_size"),
     [
         (3, 8),
         (5, 7),
-        pytest.param(3, 5, marks=pytest.mark.slow),
-        pytest.param(5, 32, marks=pytest.mark.slow),
     ],
 )
 def test_folds_make_no_more_traces_than_fit_with_the_same_shapes_of_batches(
@@ -409,7 +413,8 @@ def test_folds_make_no_more_traces_than_fit_with_the_same_shapes_of_batches(
         assert by_folds == traces(lambda m: path_of(m, [0.1], **arguments))
 
 
-@pytest.mark.parametrize("warm", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("warm", [False, True])
 def test_workers_give_the_same_folds_as_this_process(warm):
     here, there = (compiled(L2AllWeights(network(norm=True))) for _ in range(2))
     there.set_weights(here.get_weights())
@@ -437,6 +442,7 @@ class Counting(concurrent.futures.ThreadPoolExecutor):
 # -------------------------------------------------------------- Ctrl-C and errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [5, 10])
 def test_an_interrupted_path_keeps_its_runs_and_leaves_the_model_as_it_was(run):
     # The tenth run is the fit to all data.
@@ -449,6 +455,7 @@ def test_an_interrupted_path_keeps_its_runs_and_leaves_the_model_as_it_was(run):
     assert_same_weights(model, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [5, 10])
 def test_an_error_carries_the_runs_finished_before_it(run):
     wrapped = compiled(L2AllWeights(network(), 0.7))
@@ -463,6 +470,7 @@ def test_an_error_carries_the_runs_finished_before_it(run):
     assert_same_weights(wrapped, before)
 
 
+@pytest.mark.slow
 def test_if_the_fit_to_all_data_diverges_the_model_is_left_as_it_was():
     class Diverges(Fail):
         def act(self):
@@ -547,6 +555,7 @@ def test_data_that_cannot_be_split_are_refused(arguments, error, message):
     assert model.get_config() == config
 
 
+@pytest.mark.slow
 def test_one_fold_and_overlapping_folds_are_allowed():
     split = ShuffleSplit(1, test_size=5, random_state=0)
     path = cv_of(compiled(network()), split, epochs=1)
@@ -557,6 +566,7 @@ def test_one_fold_and_overlapping_folds_are_allowed():
     assert path.records[0]["folds"] == 3
 
 
+@pytest.mark.slow
 def test_the_default_grid_is_derived_from_all_data():
     model = compiled(L2AllWeights(network()))
     arguments = {"l2": L2Grid(2), "epochs": 1, "restore_best_weights": False}

@@ -64,6 +64,7 @@ def test_sample_weights_move_the_grid(largest):
     assert top == pytest.approx(expected, rel=6e-3)
 
 
+@pytest.mark.slow
 def test_the_sample_weights_of_a_path_move_its_grid():
     weights = np.random.default_rng(1).uniform(0, 50, 24)
     model = linear()
@@ -151,6 +152,7 @@ def test_a_grid_is_refused_if_all_weights_start_at_0():
         path_of(model, l2=L2Grid())
 
 
+@pytest.mark.slow
 def test_the_table_says_if_no_penalty_is_best():
     # The validation data are fitted exactly without a penalty.
     model = keras.Sequential([keras.Input((5,)), layers.Dense(1)])

@@ -110,6 +110,7 @@ def test_the_whole_path_is_traced_once(bare):
     assert calls([0.3]) == calls(L2, repeats=2) == calls([0.1, 0.2], warm=True)
 
 
+@pytest.mark.slow
 def test_a_trained_wrapper_keeps_its_compiled_steps():
     wrapped = compiled(L2AllWeights(network()))
     wrapped.fit(X, Y, 8, validation_data=VALIDATION, verbose=0)
@@ -132,6 +133,7 @@ def test_a_wrapper_is_left_with_the_best_weights_and_strength():
     assert int(keras.ops.convert_to_numpy(wrapped.optimizer.iterations)) == 0
 
 
+@pytest.mark.slow
 def test_without_restore_best_weights_a_wrapper_is_left_as_it_was():
     wrapped = compiled(L2AllWeights(network(dropout=0.2, norm=True), 0.7))
     wrapped.fit(X, Y, 8, verbose=0)
@@ -171,6 +173,7 @@ def test_an_unbuilt_model_is_built():
 # ---------------------------------------------------------------------- the seeds
 
 
+@pytest.mark.slow
 def test_a_path_with_the_same_seed_is_the_same():
     model = compiled(L2AllWeights(network(dropout=0.5)))
     arguments = {"repeats": 2, "epochs": 1, "restore_best_weights": False}
@@ -195,6 +198,7 @@ def test_repeats_differ_by_shuffling_by_dropout_and_by_new_starts():
 # ---------------------------------------------------- divergence, Ctrl-C, errors
 
 
+@pytest.mark.slow
 def test_a_strength_that_diverges_is_recorded_and_the_path_goes_on():
     model = network()
     model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
@@ -222,6 +226,7 @@ def test_if_all_runs_diverge_the_model_is_left_as_it_was():
     assert_same_state(model, [*before[: len(model.weights)], *state(model)[-2:]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bare", [False, True])
 def test_an_interrupted_path_keeps_the_finished_runs(bare):
     model = compiled(network() if bare else L2AllWeights(network()))
@@ -325,6 +330,7 @@ def test_inputs_and_outputs_may_be_dicts():
     assert all(np.isfinite(record["val_data_loss"]) for record in path.records)
 
 
+@pytest.mark.slow
 def test_callbacks_see_the_validation_data():
     stop = keras.callbacks.EarlyStopping(
         "val_data_loss", mode="min", min_delta=1e9, patience=1
@@ -335,6 +341,7 @@ def test_callbacks_see_the_validation_data():
     assert set(two.records[0]) == set(path.records[0])
 
 
+@pytest.mark.slow
 def test_verbose_0_hides_the_progress_bar(capsys):
     path_of(compiled(network()), [0.1])
     assert capsys.readouterr().out == ""

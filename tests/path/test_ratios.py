@@ -36,6 +36,7 @@ def wrapper(**arguments):
 # ------------------------------------------------------- compared with others
 
 
+@pytest.mark.slow
 def test_the_scores_of_the_folds_are_those_of_elastic_net_cv():
     rng = np.random.default_rng(5)
     x = rng.normal(size=(60, 4)).astype("float32")
@@ -77,6 +78,7 @@ def test_the_scores_of_the_folds_are_those_of_elastic_net_cv():
     assert min(errors, key=errors.get) == (net.alpha_, net.l1_ratio_) == (0.1, 1.0)
 
 
+@pytest.mark.slow
 def test_each_run_equals_that_of_a_new_model_with_keras_l1l2():
     model = network()
     start = model.get_weights()
@@ -112,6 +114,7 @@ def test_the_default_grid_begins_where_the_mixed_penalty_pulls_ten_times_as_hard
     assert top == pytest.approx(expected, rel=6e-3)
 
 
+@pytest.mark.slow
 def test_each_ratio_has_a_grid_of_its_own():
     model, grid = wrapper(), L2Grid(2)
     expected = [
@@ -138,6 +141,7 @@ class RatioCounter(layers.Layer):
         return x
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has no trace")
 def test_all_ratios_are_traced_once():
     def calls(**arguments):
@@ -149,6 +153,7 @@ def test_all_ratios_are_traced_once():
     assert calls(l2=[0.3]) == calls(l2=[0.3, 0.1], l1_ratio=RATIOS)
 
 
+@pytest.mark.slow
 def test_the_paths_of_warm_starts_begin_anew_at_each_ratio():
     model = wrapper()
     arguments = {"l2": [0.3, 0.03], "warm": True, "restore_best_weights": False}
@@ -157,7 +162,8 @@ def test_the_paths_of_warm_starts_begin_anew_at_each_ratio():
     assert together.runs == [*alone[0], *alone[1]]
 
 
-@pytest.mark.parametrize("warm", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("warm", [True, False])
 def test_workers_give_the_same_mixes_as_this_process(warm):
     from concurrent.futures import ThreadPoolExecutor
 
@@ -173,6 +179,7 @@ def test_workers_give_the_same_mixes_as_this_process(warm):
 # ------------------------------------------------------------------ the model after
 
 
+@pytest.mark.slow
 def test_the_model_is_left_with_the_best_mix():
     model = compiled(network(0.7))
     path = path_of(model, [0.3, 0.03], l1_ratio=[0.2, 0.7])
@@ -185,6 +192,7 @@ def test_the_model_is_left_with_the_best_mix():
     assert (wrapped.l1, wrapped.l2) == pytest.approx((best["l1"], best["l2"]))
 
 
+@pytest.mark.slow
 def test_without_restore_best_weights_the_strengths_are_left_as_they_were():
     wrapped = wrapper()
     wrapped.fit(X, Y, 8, verbose=0)
@@ -263,6 +271,7 @@ def test_the_table_says_if_the_best_is_at_the_edge_of_its_ratio():
     assert "try stronger" not in str(made_up(edge))
 
 
+@pytest.mark.slow
 def test_an_error_says_which_mixes_are_missing():
     with pytest.raises(RuntimeError, match="no memory") as caught:
         path_of(wrapper(), [0.3, 0.1], l1_ratio=[0, 0.5, 1], callbacks=[Fail(4)])

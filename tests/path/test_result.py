@@ -221,6 +221,7 @@ def undefined(y, y_pred):
     return y_pred[:, 0] * NAN
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_nan_in_each_run_can_only_be_shown():
     model = network()
     model.compile("sgd", "mse", metrics=[undefined])
@@ -232,6 +233,7 @@ def test_a_metric_that_is_nan_in_each_run_can_only_be_shown():
         path_of(model, monitor="val_undefined", mode="min")
 
 
+@pytest.mark.slow
 def test_runs_whose_strength_a_callback_changes_keep_their_records():
     wrapped = compiled(L2AllWeights(network()))
     schedule = StrengthScheduler(lambda epoch: 0.02)
@@ -244,6 +246,7 @@ def test_runs_whose_strength_a_callback_changes_keep_their_records():
     assert "logged_l2" not in str(same)
 
 
+@pytest.mark.slow
 def test_log_keys_with_the_names_of_record_keys_are_renamed():
     added = {
         "l2": 7.0,
