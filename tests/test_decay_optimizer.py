@@ -34,6 +34,8 @@ ALL = [
     and issubclass(kind, keras.optimizers.Optimizer)
     and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
 ]
+# JAX compiles the first of these at each step.
+SLOW_OPTIONS = ("accumulation", "clipnorm", "clipvalue")
 OPTIONS = {
     "accumulation": {"gradient_accumulation_steps": 2},
     "ema": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2},
@@ -126,8 +128,7 @@ def stepped(optimizer):
 @pytest.mark.parametrize(
     ("name", "option"),
     [
-        # JAX compiles these at each step.
-        pytest.param(name, option, marks=SLOW if option == "accumulation" else ())
+        pytest.param(name, option, marks=SLOW if option in SLOW_OPTIONS else ())
         for name in ALL
         for option in ("none", *OPTIONS)
     ],

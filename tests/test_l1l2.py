@@ -43,7 +43,12 @@ def sums(model):
     "way",
     [
         lambda model: L2AllWeights(model, l2=0.02, l1=0.01),
-        lambda model: L2AllWeights(model, regularizer=regularizers.L1L2(0.01, 0.02)),
+        pytest.param(
+            lambda model: L2AllWeights(
+                model, regularizer=regularizers.L1L2(0.01, 0.02)
+            ),
+            marks=pytest.mark.slow,
+        ),
         lambda model: attach(model, L1L2(l1=0.01, l2=0.02)),
     ],
     ids=["wrapper", "wrapper_of_keras", "attach"],

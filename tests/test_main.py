@@ -294,6 +294,7 @@ def with_path(folder: pathlib.Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), *([path] if path else [])])}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:These weights already have a penalty")
 def test_program_prints_only_findings(saved, module, tmp_path):
     named = keras.Sequential(

@@ -124,7 +124,9 @@ PENALTIES = {
 BETAS = (0.875, 0.984375)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", pytest.param("adam", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", PENALTIES)
 def test_it_trains_as_the_same_written_by_hand_in_torch(name, optimizer, torch):
     arguments, terms = PENALTIES[name]

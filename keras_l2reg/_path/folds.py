@@ -19,8 +19,8 @@ from keras_l2reg._validation import check_integer, is_iterable
 # The indices of the samples to train on, and of those to validate on.
 Fold = tuple[np.ndarray, np.ndarray]
 
-_EXPECTED = (
-    "Expected an integer >= 2, a scikit-learn splitter such as `KFold(5)`, or an "
+_FOLDS = (
+    "an integer >= 2, a scikit-learn splitter such as `KFold(5)`, or an "
     "iterable of pairs of indices, `(train, valid)`"
 )
 
@@ -97,8 +97,8 @@ def folds_from(cv: Any, x: Any, y: Any, seed: int = 0) -> list[Fold]:
     folds = [_checked_fold(number, pair, count) for number, pair in enumerate(pairs)]
     if not folds:
         raise ValueError(
-            f"Invalid value for argument `cv`. {_EXPECTED}. Received: cv={cv!r}, which "
-            "has no folds; an iterator can be read only once"
+            f"Invalid value for argument `cv`. Expected {_FOLDS}. Received: cv={cv!r}, "
+            "which has no folds; an iterator can be read only once"
         )
     return folds
 
@@ -162,7 +162,7 @@ def _checked_number(cv: Any, count: int) -> int:
         number = check_integer(cv, "cv", least=2)
     except TypeError as error:
         raise TypeError(
-            f"Invalid type for argument `cv`. {_EXPECTED}. "
+            f"Invalid type for argument `cv`. Expected {_FOLDS}. "
             f"Received: cv={cv!r} of type {type(cv).__name__}"
         ) from error
     if number > count:
@@ -177,8 +177,8 @@ def _checked_fold(number: int, pair: Any, count: int) -> Fold:
     is_pair = hasattr(pair, "__len__") and len(pair) == 2
     if not is_pair or not all(map(is_iterable, pair)):
         raise TypeError(
-            f"Invalid type for argument `cv`. {_EXPECTED}. Received: {pair!r} as fold "
-            f"{number}; for one fold, write cv=[(train, valid)]; for the fold of each "
+            f"Invalid type for argument `cv`. Expected {_FOLDS}. Received: {pair!r} as "
+            f"fold {number}; for one fold, write cv=[(train, valid)]; for the fold of each "
             "sample, cv=sklearn.model_selection.PredefinedSplit(fold_of_sample)"
         )
     train, valid = (_checked_indices(number, part, count) for part in pair)

@@ -141,7 +141,9 @@ def image_model(l2=None):
     )
 
 
-@pytest.mark.parametrize("regularize", [attach, L2AllWeights])
+@pytest.mark.parametrize(
+    "regularize", [pytest.param(attach, marks=pytest.mark.slow), L2AllWeights]
+)
 def test_trajectory_is_that_of_regularizers_given_at_construction(regularize):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 6, 6, 1)).astype("float32")
