@@ -178,8 +178,8 @@ def _checked_fold(number: int, pair: Any, count: int) -> Fold:
     if not is_pair or not all(map(is_iterable, pair)):
         raise TypeError(
             f"Invalid type for argument `cv`. Expected {_FOLDS}. Received: {pair!r} as "
-            f"fold {number}; for one fold, write cv=[(train, valid)]; for the fold of each "
-            "sample, cv=sklearn.model_selection.PredefinedSplit(fold_of_sample)"
+            f"fold {number}; for one fold, write cv=[(train, valid)]; for the fold of "
+            "each sample, cv=sklearn.model_selection.PredefinedSplit(fold_of_sample)"
         )
     train, valid = (_checked_indices(number, part, count) for part in pair)
     if both := np.intersect1d(train, valid).tolist():
