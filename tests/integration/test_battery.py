@@ -1,6 +1,6 @@
 """Every model of the table passes every check of the battery.
 
-In a plain run each model passes two checks, and each check has at least seven models;
+In a plain run each model passes one check, and each check has at least three models;
 `pytest -m slow tests/integration/test_battery.py` runs the remaining pairs.
 """
 
@@ -24,8 +24,8 @@ PAIRS = parametrize_with_checks(
 def is_plain(position):
     """Whether a pair belongs to the plain run, which has each check equally often."""
     row, column = divmod(position, len(CHECKS))
-    # A Latin square, twice.
-    return (column - row) % len(CHECKS) in (0, len(CHECKS) // 2)
+    # A Latin square.
+    return (column - row) % len(CHECKS) == 0
 
 
 PLAIN = [pair for position, pair in enumerate(PAIRS) if is_plain(position)]
@@ -40,7 +40,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(("model", "check"), PLAIN)
-def test_each_model_passes_two_checks(model, check):
+def test_each_model_passes_a_check(model, check):
     check(model)
 
 
