@@ -429,9 +429,10 @@ def test_an_optimizer_around_an_optimizer_acts_before_it():
     assert {id(v) for v in adam.variables} < ids
 
 
+# JAX has float64 only if it is enabled.
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_decay_takes_the_share_of_each_variable(dtype):
-    # JAX has float64 only if it is enabled.
     values = [np.array([1.0, -2.0]), np.array([[0.5]])]
     variables = [keras.Variable(v, dtype=dtype) for v in values]
     _keras.backend.decay(variables, ops.convert_to_tensor(0.25, "float32"))
