@@ -18,6 +18,7 @@ from keras_l2reg import (
     detach,
     set_weight_decay,
 )
+from keras_l2reg.optimizers import WeightDecayOptimizer
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 4)).astype("float32")
@@ -106,6 +107,14 @@ def test_the_rate_is_live(is_compiled):
     assert model.weight_decay == 0.2
     model.compile(keras.optimizers.Adam(0.05), "mse")
     assert model.optimizer.weight_decay == 0.2
+
+
+def test_an_optimizer_that_decays_already_gets_the_rate_and_weights_of_the_wrapper():
+    optimizer = WeightDecayOptimizer(keras.optimizers.SGD(0.1), 0.5, [])
+    model = L2AllWeights(two_layers(), weight_decay=0.2)
+    model.compile(optimizer, "mse")
+    assert model.weight_decay == optimizer.weight_decay == 0.2
+    assert [m for _, m in optimizer.get_config()["multipliers"]] == [1, 0, 1, 0]
 
 
 def test_a_schedule_of_the_rate_follows_keras_adamw_without_a_new_trace():
