@@ -14,6 +14,7 @@ False
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_l2reg import _keras
@@ -41,7 +42,11 @@ class Norms:
         self._optimizer = model.optimizer
         self.weights = _watched(model)
         consumers = _keras.consumers(model) if model.optimizer else {}
-        self._invariant = [w for w in self.weights if is_scale_invariant(w, consumers)]
+        self._invariant = [
+            index
+            for index, weight in enumerate(self.weights)
+            if is_scale_invariant(weight, consumers)
+        ]
         self._measure = _keras.backend.compiled_in_fit(model, self._measured)
         self._copy = _keras.backend.compiled_in_fit(model, self._copies)
 
@@ -60,7 +65,16 @@ class Norms:
         if not self.weights:
             return {}, []
         measured, values = self._measure(before)
-        numbers: Any = ops.convert_to_numpy(measured)
+        squares, squared_changes, rates = np.split(
+            np.asarray(ops.convert_to_numpy(measured), "float64"),
+            [len(self.weights), 2 * len(self.weights)],
+        )
+        norms = np.sqrt(squares)
+        # 0, not NaN, for a weight that stays 0.
+        updates = np.sqrt(squared_changes) / np.maximum(norms, _TINY)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            effective_rates = rates / squares[self._invariant]
+        numbers = np.concatenate([norms, updates, effective_rates])
         return dict(zip(self._keys(), numbers.tolist(), strict=True)), values
 
     def _keys(self) -> list[str]:
@@ -68,7 +82,7 @@ class Norms:
         return [
             *(f"norm/{name}" for name in names),
             *(f"update/{name}" for name in names),
-            *(f"effective_rate/{w.name}" for w in self._invariant),
+            *(f"effective_rate/{names[index]}" for index in self._invariant),
         ]
 
     def _copies(self) -> list[Any]:
@@ -77,19 +91,22 @@ class Norms:
         return [ops.copy(ops.stop_gradient(v.value)) for v in variables]
 
     def _measured(self, before: list[Any]) -> tuple[Any, list[Any]]:
+        """Squared norms, squared norms of the changes, learning rates; the values.
+
+        The rest is for NumPy: XLA would compute a norm again for each use of it.
+        """
         values = self._copies()
-        norms = [_norm(value) for value in values]
-        updates = [
-            # 0, not NaN, for a weight that stays 0.
-            _norm(ops.subtract(value, old)) / ops.maximum(norm, _TINY)
-            for value, old, norm in zip(values, before, norms, strict=True)
+        changes = [
+            ops.subtract(value, old) for value, old in zip(values, before, strict=True)
         ]
-        by_name = dict(zip([w.name for w in self.weights], norms, strict=True))
-        rates = [
-            _learning_rate(self.model, w) / ops.square(by_name[w.name])
-            for w in self._invariant
+        measured = [
+            *(sum_of_squares(tensor) for tensor in [*values, *changes]),
+            *(
+                _learning_rate(self.model, self.weights[index])
+                for index in self._invariant
+            ),
         ]
-        return ops.stack([*norms, *updates, *rates]), values
+        return ops.stack([ops.cast(m, "float32") for m in measured]), values
 
 
 def _watched(model: keras.Model) -> list[Weight]:
@@ -102,11 +119,7 @@ def _watched(model: keras.Model) -> list[Weight]:
     ]
 
 
-def _norm(value: Any) -> Any:
-    return ops.cast(ops.sqrt(sum_of_squares(value)), "float32")
-
-
 def _learning_rate(model: keras.Model, weight: Weight) -> Any:
     variable: Any = weight.variable
     optimizer: Any = _keras.optimizer_for(model, variable)
-    return ops.cast(optimizer.learning_rate, "float32")
+    return optimizer.learning_rate

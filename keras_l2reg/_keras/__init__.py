@@ -4,19 +4,6 @@ Each function provides one thing that public Keras does not; `tests/test_keras.p
 if Keras changes any of them. Callers write `_keras.sublayers(...)`, so that every use
 is easy to find.
 
-`attributes`  which layer attributes hold the regularizers that are saved
-`callbacks`   whether Keras waits for a callback after each batch
-`layers`      the layers of a model, their variables, and what reads their outputs
-`losses`      the separate terms of a model's loss
-`optimizers`  which optimizer updates a variable, and whether it decays it
-`saving`      Keras' safe mode of loading, and its legacy format
-`steps`       the compiled steps of `fit` and `evaluate`
-`traces`      whether a compiled step still matches the model
-`training`    the trainer: its members, its compile arguments, its running calls
-`variables`   which regularizers they accept, and which are seeds
-`backends`    one module per backend, behind the interface `backends.base.Backend`
-============  ====================================================================
-=======
 ===================  ===============================================================
 `attributes`         which layer attributes hold the regularizers that are saved
 `callbacks`          whether Keras waits for a callback after each batch
