@@ -1,7 +1,7 @@
 """set_weight_decay against other people's optimizers, on the same weights and batches.
 
-torch's AdamW and SGD with parameter groups; for the decay that is independent of the
-learning rate torch-optimi, for the corrected one pytorch-optimizer; NumPy for both.
+torch's AdamW and SGD with parameter groups, optax; for the decay that is independent of
+the learning rate torch-optimi, for the corrected one pytorch-optimizer; NumPy for both.
 """
 
 import contextlib
@@ -83,6 +83,29 @@ def by_torch(model, optimizer, multipliers=(1, 0, 1, 0), rates=(), **arguments):
         yield [w.detach().numpy().copy() for w in weights]
 
 
+def by_optax(model, optimizer):
+    """The weights after each step, by optax alone, from the model's weights."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    def loss(weights, x, y):
+        kernel, bias, head, head_bias = weights
+        outputs = jnp.tanh(x @ kernel + bias) @ head + head_bias
+        return jnp.mean((outputs - y) ** 2)
+
+    found = []
+    with jax.enable_x64(True):
+        weights = [jnp.asarray(w) for w in weights_of(model)]
+        state = optimizer.init(weights)
+        for x, y in zip(X, Y, strict=True):
+            gradients = jax.grad(loss)(weights, x.astype("float64"), y)
+            updates, state = optimizer.update(gradients, state, weights)
+            weights = optax.apply_updates(weights, updates)
+            found.append([np.asarray(w) for w in weights])
+    return found
+
+
 def assert_steps_as(model, expected, tolerance=1e-5):
     for x, y, weights in zip(X, Y, expected, strict=True):
         model.train_on_batch(x, y)
@@ -127,6 +150,33 @@ def test_float32_steps_as_torch_in_float32(torch):
     expected = by_torch(model, torch.optim.AdamW, **TORCH_ADAM)
     set_weight_decay(model.optimizer, model, RATE)
     assert_steps_as(model, expected)
+
+
+OPTAX_ADAM = {"eps": 1e-12, "b1": 0.875, "b2": 0.9375}
+KERNELS = [True, False, True, False]
+
+
+def test_adam_steps_as_optax_adamw_with_a_mask(float64):
+    optax = pytest.importorskip("optax")
+    model = compiled(keras.optimizers.Adam(STEP, **ADAM))
+    adamw = optax.adamw(STEP, weight_decay=RATE, mask=KERNELS, **OPTAX_ADAM)
+    expected = by_optax(model, adamw)
+    set_weight_decay(model.optimizer, model, RATE)
+    assert_steps_as(model, expected, 1e-6)
+
+
+def test_decay_before_optax_scales_is_a_penalty_and_after_it_decay(float64):
+    optax = pytest.importorskip("optax")
+    decay = optax.add_decayed_weights(RATE, mask=KERNELS)
+    adam, step = optax.scale_by_adam(**OPTAX_ADAM), optax.scale(-STEP)
+    penalized = compiled(keras.optimizers.Adam(STEP, **ADAM), l2=RATE / 2)
+    assert_steps_as(
+        penalized, by_optax(penalized, optax.chain(decay, adam, step)), 1e-6
+    )
+    model = compiled(keras.optimizers.Adam(STEP, **ADAM))
+    expected = by_optax(model, optax.chain(adam, decay, step))
+    set_weight_decay(model.optimizer, model, RATE)
+    assert_steps_as(model, expected, 1e-6)
 
 
 def warmup():
