@@ -197,8 +197,8 @@ TRAINING = '''
 import os, signal, sys
 import keras, numpy as np
 sys.path.insert(0, sys.argv[1])
-from test_callbacks import fit, wrapped
-from test_schedulers import Strengths, scheduler
+from test_callbacks import fit
+from test_schedulers import all_live, scheduler
 
 class Kill(keras.callbacks.Callback):
     """Kills the process in the middle of the third epoch."""
@@ -209,18 +209,43 @@ class Kill(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 keras.utils.set_random_seed(7)
-model = wrapped()
+model = all_live()
 model.load_weights(sys.argv[2] + "/start.weights.h5")
 backup = keras.callbacks.BackupAndRestore(sys.argv[2] + "/backup-" + sys.argv[3])
 fit(model, backup, scheduler(sys.argv[3]), Kill(), epochs=4)
 '''
 
 
+def all_live():
+    """A wrapper whose three strengths can all be scheduled."""
+    model = L2AllWeights(two_layers(), 0.05, l1=0.02, weight_decay=0.03)
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return model
+
+
 def scheduler(kind):
+    names = ("l2", "l1", "weight_decay")
     if kind == "function":
-        return StrengthScheduler(lambda epoch, l2: l2 * 0.5 if epoch else l2)
-    decay = keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.9)
-    return StrengthScheduler(decay, unit=kind)
+
+        def halved(epoch, strength):
+            return strength * 0.5 if epoch else strength
+
+        return StrengthScheduler(**dict.fromkeys(names, halved))
+    decay = keras.optimizers.schedules.ExponentialDecay
+    schedules = [decay(start, 1, 0.9) for start in (0.5, 0.02, 0.03)]
+    return StrengthScheduler(**dict(zip(names, schedules, strict=True)), unit=kind)
+
+
+class AllStrengths(keras.callbacks.Callback):
+    """Records the three strengths of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        model = self.model
+        self.seen.append([model.l2, model.l1, model.weight_decay])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
@@ -229,7 +254,7 @@ def scheduler(kind):
     [pytest.param(k, marks=pytest.mark.slow) for k in ("step", "function", "epoch")],
 )
 def test_a_killed_run_resumes_as_if_it_was_never_stopped(kind, tmp_path):
-    start = wrapped()
+    start = all_live()
     start.save_weights(tmp_path / "start.weights.h5")
     died = subprocess.run(
         [sys.executable, "-c", TRAINING, os.path.dirname(__file__), tmp_path, kind],
@@ -240,7 +265,7 @@ def test_a_killed_run_resumes_as_if_it_was_never_stopped(kind, tmp_path):
     assert died.returncode == -signal.SIGKILL, died.stderr[-3000:]
 
     def run(*callbacks):
-        model, strengths = wrapped(), Strengths()
+        model, strengths = all_live(), AllStrengths()
         model.load_weights(tmp_path / "start.weights.h5")
         return fit(model, *callbacks, scheduler(kind), strengths, epochs=4), strengths
 
