@@ -5,12 +5,14 @@
 """
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 
+from keras_l2reg import _keras
 from keras_l2reg.weights import Weight, find_weights, listed
 
 # A layer, the name of its attribute, and the regularizer to set there.
@@ -30,8 +32,9 @@ class _Probe(keras.Regularizer):
 def lost_on_save(model: keras.Model) -> list[str]:
     """Names of the penalized weights whose penalty is not in the model's config.
 
-    Found by trying: `model.get_config()` is called with a probe in place of each
-    regularizer, which records whether its config is requested.
+    Found by trying: `get_config()` is called with a probe in place of a regularizer,
+    which records whether its config is requested. Of Keras' own layers in a graph of
+    layers, one of each kind is tried; of others, the whole model.
 
     Args:
         model: A `keras.Model`.
@@ -51,25 +54,18 @@ def lost_on_save(model: keras.Model) -> list[str]:
         for weight in find_weights(model)
         if weight.regularizer is not None and not weight.is_frozen_lora_base
     ]
-    probes: dict[Any, Any] = {
-        w.config_key: (w.config_layer, w.config_attribute, _Probe())
-        for w in penalized
-        if w.config_key
-    }
-    # If a model can't be saved at all, no probe is saved: all penalties are lost.
-    with (
-        temporary_regularizers(probes.values()) as in_place,
-        contextlib.suppress(Exception),
-    ):
-        model.get_config()
-    saved = {key for key, (_, _, probe) in probes.items() if probe.saved}
-    # Where the probe could not be set, the config of the layer shows what is saved.
-    untried = [
-        w for w in penalized if w.config_key and probes[w.config_key] not in in_place
-    ]
-    saved |= {
-        w.config_key for w in untried if _is_configured(*probes[w.config_key][:2])
-    }
+    configurable = [weight for weight in penalized if weight.config_key]
+    kinds = [_kind(weight, model) for weight in configurable]
+    if None in kinds:
+        saved = _saved_in(model, configurable)
+    else:
+        pairs = [*zip(kinds, configurable, strict=True)]
+        tried = {kind: weight for kind, weight in pairs}
+        is_saved = {
+            kind: bool(_saved_in(_below_graphs(weight)[0], [weight]))
+            for kind, weight in tried.items()
+        }
+        saved = {weight.config_key for kind, weight in pairs if is_saved[kind]}
     return [
         weight.name
         for weight in penalized
@@ -77,6 +73,46 @@ def lost_on_save(model: keras.Model) -> list[str]:
         or not _has_config(weight.regularizer)
         or not same_regularizer(weight.configured_regularizer, weight.regularizer)
     ]
+
+
+def _kind(weight: Weight, model: keras.Model) -> tuple[Any, ...] | None:
+    """What decides whether the config of a model has the penalty of a weight.
+
+    `None` if a class that is not Keras' own decides.
+    """
+    below = _below_graphs(weight)
+    graphs = [model, *weight.layers[: len(weight.layers) - len(below)]]
+    if below and all(map(_keras.is_graph, graphs)) and all(map(_keras.is_own, below)):
+        return *map(type, below), weight.config_attribute
+    return None
+
+
+def _below_graphs(weight: Weight) -> list[keras.layers.Layer]:
+    """The layers around a weight, from the outermost that is no graph of layers."""
+    return [*itertools.dropwhile(_keras.is_graph, weight.layers)]
+
+
+def _saved_in(layer: keras.layers.Layer, weights: Iterable[Weight]) -> set[Any]:
+    """Keys of the attributes whose regularizer is in the config of a layer."""
+    probes: dict[Any, Any] = {
+        w.config_key: (w.config_layer, w.config_attribute, _Probe()) for w in weights
+    }
+    # If a model can't be saved at all, no probe is saved: all penalties are lost.
+    with (
+        temporary_regularizers(probes.values()) as in_place,
+        contextlib.suppress(Exception),
+    ):
+        layer.get_config()
+    return {
+        key
+        for key, setting in probes.items()
+        # Where no probe can be set, the config of the layer shows what is saved.
+        if (
+            setting[2].saved
+            if setting in in_place
+            else _is_configured(setting[0], setting[1])
+        )
+    }
 
 
 def _has_config(regularizer: Any) -> bool:

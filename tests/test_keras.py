@@ -36,6 +36,22 @@ def test_all_layers_are_the_model_and_its_layers_at_any_depth_once():
     assert len({id(layer) for layer in found}) == len(found)
 
 
+def test_graphs_of_layers_and_keras_own_classes_are_told_from_others():
+    class Own(keras.Sequential):
+        pass
+
+    class Layer(layers.Dense):
+        pass
+
+    inputs = keras.Input((2,))
+    functional = keras.Model(inputs, layers.Dense(2)(inputs))
+    own = Own([keras.Input((2,)), Layer(2)])
+    assert _keras.is_graph(network()) and _keras.is_graph(functional)
+    assert not _keras.is_graph(own) and not _keras.is_graph(layers.Dense(2))
+    assert _keras.is_own(layers.Dense(2)) and _keras.is_own(functional)
+    assert not _keras.is_own(own) and not _keras.is_own(own.layers[0])
+
+
 def test_is_built_throughout_tells_whether_all_layers_are_built():
     assert _keras.is_built_throughout(network())
     assert not _keras.is_built_throughout(keras.Sequential([layers.Dense(2)]))

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.models.functional import Functional
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -23,6 +24,19 @@ def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
 def is_built_throughout(model: keras.Model) -> bool:
     """Whether every layer of `model` is built."""
     return all(layer.built for layer in all_layers(model))
+
+
+def is_graph(layer: keras.layers.Layer) -> bool:
+    """Whether it is a `Sequential` or Functional model, no subclass of these.
+
+    Its config consists of the configs of its layers.
+    """
+    return type(layer) in (keras.Sequential, Functional)
+
+
+def is_own(layer: keras.layers.Layer) -> bool:
+    """Whether its class is one of Keras' own."""
+    return type(layer).__module__.startswith("keras.")
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
