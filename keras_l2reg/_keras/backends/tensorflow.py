@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import math
 
 import keras
 import tensorflow as tf
@@ -87,21 +88,23 @@ def _xla_sum(w):
     # XLA on CPU adds up term by term. It would merge two sums of the same dtype, and
     # sum a long axis in several passes, with a copy of the terms.
     flat = tf.reshape(w, [-1])
-    flat = tf.pad(flat, [[0, -tf.size(flat) % _XLA_ROW]])
-    axes = [-1] if flat.shape[0] is None else _short_axes(flat.shape[0] // _XLA_ROW)
-    rows = tf.reduce_sum(tf.reshape(flat, [*axes, _XLA_ROW]), axis=-1)
-    return tf.cast(tf.reduce_sum(tf.cast(rows, "float64")), w.dtype)
+    if flat.shape[0] is None:
+        axes, padding = [-1], -tf.size(flat) % _XLA_ROW
+    else:
+        axes = _short_axes(-(-flat.shape[0] // _XLA_ROW))
+        padding = math.prod(axes) * _XLA_ROW - flat.shape[0]
+    rows = tf.reshape(tf.pad(flat, [[0, padding]]), [*axes, _XLA_ROW])
+    sums = tf.cast(tf.reduce_sum(rows, axis=-1), "float64")
+    return tf.cast(tf.reduce_sum(sums), w.dtype)
 
 
 def _short_axes(size):
-    """A shape of `size` elements whose axes are short, as far as `size` has divisors."""
+    """A shape of at least `size` elements, and hardly more, whose axes are short."""
     axes = []
     while size > _XLA_AXIS:
-        divisors = [d for d in range(2, _XLA_AXIS + 1) if size % d == 0]
-        if not divisors:
-            break
-        axes.append(divisors[-1])
-        size //= divisors[-1]
+        axis = min(range(_XLA_AXIS, 1, -1), key=lambda length: -size % length)
+        axes.append(axis)
+        size = -(-size // axis)
     return [*axes, size]
 
 
