@@ -1,9 +1,9 @@
 """What a step consists of: counts that are the same in every run.
 
-Of a program of XLA (JAX, or TensorFlow with `L2REG_JIT=1`) and of a graph of TensorFlow,
-as `fit` compiles and runs it:
+On JAX, and on TensorFlow with `L2REG_JIT=1`, of the program that XLA compiles; else of
+the graph that TensorFlow runs:
 
-    KERAS_BACKEND=jax python benchmarks/counts.py
+    KERAS_BACKEND=jax python benchmarks/counts.py --quick
 """
 
 import collections
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -24,7 +25,23 @@ COUNTED = ("no penalty", "keras.regularizers.L2", "attach", "L2AllWeights")
 NOT_RUN = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 # What TensorFlow does not run: the interface of the graph, and values known before.
 NO_OPERATION = {"_Arg", "_Retval", "Const", "NoOp"}
-INSTRUCTION = re.compile(r"\s+(?:ROOT )?%(\S+) = (?:\(.*?\)|\S+) ([\w-]+)\((.*)")
+INSTRUCTION = re.compile(r"\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
+
+
+class Instruction(NamedTuple):
+    """A line of a program of XLA."""
+
+    shape: str
+    kind: str
+    # The operands, and what else the line says.
+    rest: str
+
+    def operands(self):
+        return re.findall(r"%([^\s,)]+)", self.rest.split("), ")[0])
+
+    def called(self):
+        found = re.search(r"calls=%([^\s,]+)", self.rest)
+        return found and found[1]
 
 
 def counts(quick):
@@ -82,49 +99,55 @@ def program_of_tensorflow(model, x, y):
 
 
 def step_of_tensorflow(model):
-    return function_within(
-        model.train_function,
-        lambda f: getattr(f, "__name__", "") == "one_step_on_data"
-        and hasattr(f, "get_concrete_function"),
-    )
+    def is_step(function):
+        name = getattr(function, "__name__", "")
+        return name == "one_step_on_data" and hasattr(function, "get_concrete_function")
+
+    return function_within(model.train_function, is_step)
 
 
 def counts_of_program(text):
     """The counts of a compiled program of XLA."""
     computations = instructions(text)
-    run = {
-        name: (kind, rest)
-        for name, (kind, rest) in computations["ENTRY"].items()
-        if kind not in NOT_RUN
-    }
-    weights = {n for n, (kind, _) in computations["ENTRY"].items() if kind == "parameter"}
-    kinds = collections.Counter()
-    reads = 0
-    for kind, rest in run.values():
-        kinds[kind] += 1
-        arguments, _, called = rest.partition("calls=%")
-        reads += sum(name in weights for name in re.findall(r"%([^\s,)]+)", arguments))
-        body = computations.get(re.match(r"[^\s,]*", called)[0], {})
-        kinds.update(kind for kind, _ in body.values())
+    entry = computations["ENTRY"]
+    run = [each for each in entry.values() if each.kind not in NOT_RUN]
+    kinds = collections.Counter(each.kind for each in run)
+    for each in run:
+        body = computations.get(each.called(), {})
+        kinds.update(within.kind for within in body.values())
+    arrays = arrays_given(entry)
     costs = cost_analysis(text)
     return {
         "bytes accessed": int(costs["bytes accessed"]),
         "flops": int(costs["flops"]),
         "kernels run": len(run),
         "reductions": kinds["reduce"] + kinds["reduce-window"],
-        "reads of parameters": reads,
+        "reads of weights and data": sum(
+            name in arrays for each in run for name in each.operands()
+        ),
     }
 
 
+def arrays_given(entry):
+    """Names of the parameters of a program that are no scalars, and of their copies."""
+    arrays = {
+        name
+        for name, each in entry.items()
+        if each.kind == "parameter" and "[]" not in each.shape
+    }
+    copies = {name for name, each in entry.items() if each.kind == "copy"}
+    return arrays | {name for name in copies if {*entry[name].operands()} <= arrays}
+
+
 def instructions(text):
-    """The instructions of each computation: `{name: (kind, the rest of its line)}`."""
+    """The instructions of each computation of a program, by name."""
     computations, name = {}, None
     for line in text.splitlines():
         if line.endswith("{") and not line.startswith((" ", "HloModule")):
             name = "ENTRY" if line.startswith("ENTRY") else line.split()[0].lstrip("%")
             computations[name] = {}
         elif found := INSTRUCTION.match(line):
-            computations[name][found[1]] = found[2], found[3]
+            computations[name][found[1]] = Instruction(*found.groups()[1:])
     return computations
 
 
@@ -141,7 +164,7 @@ def cost_analysis(text):
 
 
 def counts_of_graph(model, x, y):
-    """The operations of the step after Grappler, which rewrites it as it is first run."""
+    """The operations of the step, as Grappler rewrites it for its first run."""
     import tensorflow as tf
     from tensorflow.python.eager import context
 

@@ -18,7 +18,7 @@ needs_graph = pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow onl
 
 
 def network(regularizer=None, hidden=0):
-    """Kernels of several shapes, some of whose sizes are odd or have a large divisor."""
+    """Kernels of several shapes, some of a size that is odd or has a large factor."""
     penalized = {"kernel_regularizer": regularizer}
     return keras.Sequential(
         [
@@ -70,16 +70,15 @@ def test_under_xla_no_weight_is_read_or_summed_more_often_than_with_l2_of_keras(
 
 @needs_graph
 def test_a_graph_has_four_operations_for_each_weight_where_keras_has_more():
-    short = counts_of_each(jit_compile=False)
-    long = counts_of_each(jit_compile=False, hidden=2)
-    added = {name: long[name]["operations"] - short[name]["operations"] for name in long}
+    few, more = (counts_of_each(jit_compile=False, hidden=n) for n in (0, 2))
+    added = {name: more[name]["operations"] - few[name]["operations"] for name in few}
     per_weight = {name: (n - added["bare"]) / 2 for name, n in added.items()}
     assert per_weight["keras"] >= 6
     # With `attach`, Keras multiplies each penalty by its strength.
     assert per_weight["attach"] <= 5
     # It is read and summed; its gradient is computed, and added to that of the data.
     assert per_weight["wrapper"] <= 4
-    assert short["wrapper"]["L2Loss"] == short["attach"]["L2Loss"] == 3
+    assert few["wrapper"]["L2Loss"] == few["attach"]["L2Loss"] == 3
     # The strength, the sum, and the logs.
-    others = short["wrapper"]["operations"] - short["bare"]["operations"] - 4 * 3
+    others = few["wrapper"]["operations"] - few["bare"]["operations"] - 4 * 3
     assert others <= 18
