@@ -13,7 +13,7 @@ from keras_l2reg._keras.steps import fresh_step, function_within
 
 # Short enough that adding up a row term by term keeps the precision of float32.
 _XLA_ROW = 8
-# The longest axis that XLA sums in one loop, together with all others.
+# The longest axis that XLA sums in a single pass.
 _XLA_AXIS = 32
 
 
@@ -86,25 +86,26 @@ def in_xla() -> bool:
 
 def _xla_sum(w):
     # XLA on CPU adds up term by term. It would merge two sums of the same dtype, and
-    # sum a long axis in several passes, with a copy of the terms.
+    # take several passes over a long axis, the first of which stores all the terms.
     flat = tf.reshape(w, [-1])
-    if flat.shape[0] is None:
-        axes, padding = [-1], -tf.size(flat) % _XLA_ROW
+    size = flat.shape[0]
+    if size is None:
+        axes, missing = [-1], -tf.size(flat) % _XLA_ROW
     else:
-        axes = _short_axes(-(-flat.shape[0] // _XLA_ROW))
-        padding = math.prod(axes) * _XLA_ROW - flat.shape[0]
-    rows = tf.reshape(tf.pad(flat, [[0, padding]]), [*axes, _XLA_ROW])
+        axes = _short_axes(math.ceil(size / _XLA_ROW))
+        missing = math.prod(axes) * _XLA_ROW - size
+    rows = tf.reshape(tf.pad(flat, [[0, missing]]), [*axes, _XLA_ROW])
     sums = tf.cast(tf.reduce_sum(rows, axis=-1), "float64")
     return tf.cast(tf.reduce_sum(sums), w.dtype)
 
 
 def _short_axes(size):
-    """A shape of at least `size` elements, and hardly more, whose axes are short."""
+    """A shape of `size` elements, or slightly more, whose axes are short."""
     axes = []
     while size > _XLA_AXIS:
         axis = min(range(_XLA_AXIS, 1, -1), key=lambda length: -size % length)
         axes.append(axis)
-        size = -(-size // axis)
+        size = math.ceil(size / axis)
     return [*axes, size]
 
 
