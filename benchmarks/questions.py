@@ -18,6 +18,7 @@ import warnings
 
 import keras
 import numpy as np
+from counts import counts
 from rivals import NETWORKS, RIVALS, dense_network, seed_network
 
 from keras_l2reg import L2, L2AllWeights, PenaltyLogger, attach
@@ -313,6 +314,8 @@ def growth(quick, rounds):
 
 QUESTIONS = {
     "step": step,
+    # The same in every round.
+    "counts": lambda quick, rounds: counts(quick),
     "memory": memory,
     "watching": watching,
     "attach": attaching,

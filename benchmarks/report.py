@@ -90,6 +90,21 @@ def step_table(mode, answer):
     return made
 
 
+def counts_table(mode, answer):
+    rivals = [rival for rival in next(iter(answer.values())) if rival != BARE]
+    added = [f"{rival} adds" for rival in rivals]
+    made = table(f"Counts of a step, {mode}", "network", "count", BARE, *added)
+    for network, counts in answer.items():
+        for key in dict.fromkeys(key for each in counts.values() for key in each):
+            # The same in every process.
+            bare, *others = (counts[r].get(key, [0])[0] for r in (BARE, *rivals))
+            if any(number != bare for number in others):
+                extra = [f"{number - bare:+,}" for number in others]
+                made.add_row(network, key, f"{bare:,}", *extra)
+        made.add_section()
+    return made
+
+
 def memory_table(mode, answer):
     made = table(f"Forward pass, {mode}", "penalty", "memory, of the weight's")
     for name, shares in answer.items():
@@ -138,6 +153,7 @@ def growth_table(mode, answer):
 
 TABLES = {
     "step": step_table,
+    "counts": counts_table,
     "memory": memory_table,
     "watching": watching_table,
     "attach": attach_table,

@@ -1,8 +1,8 @@
 """TensorFlow: steps are graphs that remember the shapes they were traced for."""
 
 import collections
-import functools
 import hashlib
+import math
 
 import keras
 import tensorflow as tf
@@ -12,7 +12,9 @@ from keras_l2reg._keras.backends import base
 from keras_l2reg._keras.steps import fresh_step, function_within
 
 # Short enough that adding up a row term by term keeps the precision of float32.
-_XLA_ROW = 16
+_XLA_ROW = 8
+# The longest axis that XLA sums in a single pass.
+_XLA_AXIS = 32
 
 
 class Backend(base.Backend):
@@ -28,8 +30,10 @@ class Backend(base.Backend):
         return tf.distribute.get_strategy().num_replicas_in_sync
 
     def sum_of_squares(self, weights):
-        of_one = _xla_squares if in_xla() else _squares
-        return functools.reduce(tf.add, [of_one(w) for w in weights])
+        if in_xla():
+            return tf.add_n([_xla_sum(tf.square(w)) for w in weights])
+        # The native operation reads the weight once and does not store its square.
+        return 2.0 * tf.add_n([tf.nn.l2_loss(w) for w in weights])
 
     def decay(self, variables, share):
         # As Keras' optimizers do, for mirrored variables.
@@ -46,7 +50,7 @@ class Backend(base.Backend):
 
     def sum_of_absolutes(self, weights):
         total = _xla_sum if in_xla() else tf.reduce_sum
-        return functools.reduce(tf.add, [total(tf.abs(w)) for w in weights])
+        return tf.add_n([total(tf.abs(w)) for w in weights])
 
     def gradients(self, loss, variables):
         with tf.GradientTape() as tape:
@@ -80,21 +84,29 @@ def in_xla() -> bool:
     return tf.inside_function() and control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
-def _squares(w):
-    # The native operation reads the weight once and does not store its square.
-    return 2.0 * tf.nn.l2_loss(w)
-
-
-def _xla_squares(w):
-    return _xla_sum(tf.square(w))
-
-
 def _xla_sum(w):
-    # XLA on CPU adds up term by term, and would merge two sums of the same dtype.
+    # XLA on CPU adds up term by term. It would merge two sums of the same dtype, and
+    # take several passes over a long axis, the first of which stores all the terms.
     flat = tf.reshape(w, [-1])
-    flat = tf.pad(flat, [[0, -tf.size(flat) % _XLA_ROW]])
-    rows = tf.reduce_sum(tf.reshape(flat, [-1, _XLA_ROW]), axis=1)
-    return tf.cast(tf.reduce_sum(tf.cast(rows, "float64")), w.dtype)
+    size = flat.shape[0]
+    if size is None:
+        axes, missing = [-1], -tf.size(flat) % _XLA_ROW
+    else:
+        axes = _short_axes(math.ceil(size / _XLA_ROW))
+        missing = math.prod(axes) * _XLA_ROW - size
+    rows = tf.reshape(tf.pad(flat, [[0, missing]]), [*axes, _XLA_ROW])
+    sums = tf.cast(tf.reduce_sum(rows, axis=-1), "float64")
+    return tf.cast(tf.reduce_sum(sums), w.dtype)
+
+
+def _short_axes(size):
+    """A shape of `size` elements, or slightly more, whose axes are short."""
+    axes = []
+    while size > _XLA_AXIS:
+        axis = min(range(_XLA_AXIS, 1, -1), key=lambda length: -size % length)
+        axes.append(axis)
+        size = math.ceil(size / axis)
+    return [*axes, size]
 
 
 def _is_step(function):
