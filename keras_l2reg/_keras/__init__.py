@@ -4,21 +4,10 @@ Each function provides one thing that public Keras does not; `tests/test_keras.p
 if Keras changes any of them. Callers write `_keras.sublayers(...)`, so that every use
 is easy to find.
 
-`attributes`  which layer attributes hold the regularizers that are saved
-`callbacks`   whether Keras waits for a callback after each batch
-`layers`      the layers of a model, their variables, and what reads their outputs
-`losses`      the separate terms of a model's loss
-`optimizers`  which optimizer updates a variable, and whether it decays it
-`saving`      Keras' safe mode of loading, and its legacy format
-`steps`       the compiled steps of `fit` and `evaluate`
-`traces`      whether a compiled step still matches the model
-`training`    the trainer: its members, its compile arguments, its running calls
-`variables`   which regularizers they accept, and which are seeds
-`backends`    one module per backend, behind the interface `backends.base.Backend`
-============  ====================================================================
 =======
 ===================  ===============================================================
 `attributes`         which layer attributes hold the regularizers that are saved
+`batches`            how `fit` converts arrays, and the samples of each batch
 `callbacks`          whether Keras waits for a callback after each batch
 `layers`             the layers of a model, their variables, what reads their outputs
 `losses`             the separate terms of a model's loss
@@ -37,6 +26,7 @@ from keras.src.trainers.compile_utils import MetricsList
 
 from keras_l2reg._keras.attributes import regularizer_attribute, unbuilt_names
 from keras_l2reg._keras.backends import backend
+from keras_l2reg._keras.batches import are_arrays, as_one_batch, batches
 from keras_l2reg._keras.callbacks import BatchLogsCallback
 from keras_l2reg._keras.layers import (
     all_layers,
@@ -78,6 +68,7 @@ from keras_l2reg._keras.traces import stale_steps
 from keras_l2reg._keras.training import (
     callbacks_before,
     compile_arguments,
+    is_limited_or_distributed,
     overridden,
     runs_with,
     trainer_members,
@@ -91,7 +82,10 @@ __all__ = [
     "added_losses_at",
     "adds_losses",
     "all_layers",
+    "are_arrays",
+    "as_one_batch",
     "backend",
+    "batches",
     "callbacks_before",
     "check_variables_accept",
     "compile_arguments",
@@ -105,6 +99,7 @@ __all__ = [
     "exchange_optimizer",
     "fresh_data_loss",
     "is_built_throughout",
+    "is_limited_or_distributed",
     "is_saving_h5",
     "is_seed",
     "is_update",

@@ -25,6 +25,7 @@ import keras
 
 from keras_l2reg import _keras
 from keras_l2reg._path import arguments
+from keras_l2reg._path.choice import check_together, runs_at_once
 from keras_l2reg._path.collect import collect, why_none_is_best
 from keras_l2reg._path.executor import run_with_executor
 from keras_l2reg._path.folds import Data, Splitter, folds_from
@@ -44,6 +45,7 @@ from keras_l2reg._path.runs import (
     undecayed,
 )
 from keras_l2reg._path.starts import starts_of
+from keras_l2reg._path.together import runs_together
 from keras_l2reg._progress import progress_bar
 from keras_l2reg.models import L2AllWeights
 
@@ -66,6 +68,7 @@ def l2_path(
     monitor: str = "val_data_loss",
     mode: Literal["min", "max"] | None = None,
     restore_best_weights: bool = True,
+    together: bool | None = None,
     executor: Executor | None = None,
     verbose: int = 1,
     **fit_arguments: Any,
@@ -172,6 +175,7 @@ def l2_path(
     l2 = arguments.checked_strengths(l2)
     folds = None if cv is None else folds_from(cv, x, y, seed)
     data = Data(x, y, sample_weight, validation_data, folds)
+    is_compiled = check_together(together, model, data, fit_arguments, executor)
     is_wrapper = isinstance(model, L2AllWeights)
     wrapped = model if is_wrapper else _wrapped(model, strength, varies_l1)
     is_tuned = False
@@ -198,7 +202,8 @@ def l2_path(
                 optimizer_start=read(wrapped.optimizer.variables),
                 undecayed=undecayed(wrapped),
             )
-            results = _results(wrapped, setup, lines, executor, bool(verbose))
+            length = runs_at_once(wrapped, setup, lines, together) * is_compiled
+            results = _results(wrapped, setup, lines, length, executor, bool(verbose))
             with contextlib.closing(results):
                 per_point = len(data.fold_numbers) * repeats
                 path, best = collect(results, monitor, mode, lines, per_point)
@@ -256,6 +261,7 @@ def _results(
     model: L2AllWeights,
     setup: Setup,
     lines: list[list[Point]],
+    length: int,
     executor: Executor | None,
     is_shown: bool,
 ) -> Generator[Result, None, None]:
@@ -263,8 +269,12 @@ def _results(
     folds, repeats = setup.data.fold_numbers, range(len(setup.starts))
     total = setup.epochs * len(folds) * len(repeats) * sum(map(len, lines))
     with progress_bar("l2_path, epochs", total, is_shown) as advance:
-        if executor is None:
+        if executor is not None:
+            yield from run_with_executor(executor, model, setup, lines, advance)
+        elif length:
+            yield from runs_together(
+                model, setup, lines, folds, repeats, length, advance
+            )
+        else:
             for line in lines:
                 yield from runs(model, setup, line, folds, repeats, advance)
-        else:
-            yield from run_with_executor(executor, model, setup, lines, advance)

@@ -144,9 +144,16 @@ def runs(
                 end = read(state_of(model))
                 if setup.warm and math.isfinite(metrics["loss"]):
                     warm_starts[fold, repeat] = end
-                key = point.keys() | ({} if fold is None else {"fold": fold})
-                run = {**key, "repeat": repeat, **_renamed(metrics)}
+                run = run_of(point, fold, repeat, metrics)
                 yield run, end if fold is None else None
+
+
+def run_of(
+    point: Point, fold: int | None, repeat: int, metrics: dict[str, float]
+) -> Run:
+    """The record of a run: what identifies it, and its metrics."""
+    key = point.keys() | ({} if fold is None else {"fold": fold})
+    return {**key, "repeat": repeat, **_renamed(metrics)}
 
 
 def set_point(model: L2AllWeights, point: Point) -> None:
@@ -179,7 +186,7 @@ def _fit(
         # Only callbacks need the validation metrics between epochs.
         fit_arguments["validation_data"] = data.validation_data
     history = model.fit(data.x, data.y, **fit_arguments).history
-    logs = _numbers({key: values[-1] for key, values in history.items()})
+    logs = numbers({key: values[-1] for key, values in history.items()})
     if math.isfinite(logs["loss"]):
         if data.validation_data is None:
             return logs
@@ -190,7 +197,7 @@ def _fit(
     return dict.fromkeys([*logs, *validated], math.nan)
 
 
-def _numbers(logs: Mapping[Any, Any]) -> dict[str, float]:
+def numbers(logs: Mapping[Any, Any]) -> dict[str, float]:
     """The numbers in the logs, as floats; a callback may add other things."""
     found = {}
     for key, value in logs.items():
@@ -216,17 +223,22 @@ def _evaluate(
 ) -> dict[str, float]:
     data = data if isinstance(data, (tuple, list)) else (data,)
     x, y, sample_weight = (*data, None, None)[:3]
-    batch_sizes = map(fit_arguments.get, ("validation_batch_size", "batch_size"))
     arguments = {
         "sample_weight": sample_weight,
-        # Without a batch size, Keras puts all data into one batch for `steps=1`.
-        "batch_size": next(filter(None, batch_sizes), 32),
+        "batch_size": evaluation_batch_size(fit_arguments),
         "steps": steps or fit_arguments.get("validation_steps"),
         "return_dict": True,
         "verbose": 0,
     }
     logs = model.evaluate(x, y, **arguments)
     return {f"val_{key}": value for key, value in logs.items()}
+
+
+def evaluation_batch_size(fit_arguments: Mapping[str, Any]) -> int:
+    """The number of samples in a batch of an evaluation."""
+    batch_sizes = map(fit_arguments.get, ("validation_batch_size", "batch_size"))
+    # Without one, Keras puts all data into one batch for `steps=1`.
+    return next(filter(None, batch_sizes), 32)
 
 
 class _StopOnDivergence(keras.callbacks.Callback):

@@ -23,6 +23,8 @@ class Backend:
     # Whether variables that the trained model does not track become constants of its
     # compiled step.
     traces_constants: bool = False
+    # Whether `stacked` compiles the steps of several runs of a model as one program.
+    stacks_runs: bool = False
 
     def __init__(self, name: str):
         self.name = name
@@ -79,6 +81,10 @@ class Backend:
     ) -> Sequence[Tensor]:
         """The gradient of `loss()`, a tensor per variable, zeros where unconnected."""
         raise NotImplementedError(f"The backend {self.name!r} does not train models")
+
+    def stacked(self, model: keras.Model) -> Any:
+        """The compiled steps of several runs of a model at once."""
+        raise NotImplementedError(f"The backend {self.name!r} does not stack runs")
 
     def programs(
         self, model: keras.Model, step: Step, batch: tuple | None

@@ -1,0 +1,68 @@
+"""What `fit` does with arrays: how it converts them, and the samples of each batch.
+
+>>> [batch.tolist() for batch in next(batches(5, batch_size=2))]
+[[0, 1], [2, 3], [4]]
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from keras.src.trainers.data_adapters.array_data_adapter import (
+    ArrayDataAdapter,
+    can_convert_arrays,
+)
+from keras.src.trainers.epoch_iterator import EpochIterator
+
+
+def are_arrays(*parts: Any) -> bool:
+    """Whether `fit` takes these data as arrays, and not as batches of a dataset."""
+    return can_convert_arrays(parts)
+
+
+def as_one_batch(
+    x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None
+) -> Any:
+    """All samples as one batch of `fit`: `x`, `(x, y)` or `(x, y, sample_weight)`."""
+    adapter = ArrayDataAdapter(x, y, sample_weight, steps=1, class_weight=class_weight)
+    return next(adapter.get_jax_iterator())
+
+
+def batches(
+    count: int,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    shuffle: bool | Literal["batch"] = False,
+    steps_per_execution: int = 1,
+) -> Iterator[list[np.ndarray]]:
+    """The indices of the samples of each batch, epoch after epoch, as `fit` on JAX.
+
+    Shuffling draws from NumPy's global random numbers just as `fit` does.
+
+    Args:
+        count: Integer, the number of samples.
+        batch_size, steps, shuffle, steps_per_execution: as in `fit` and `compile`.
+    """
+    iterator = _BatchIterator(
+        np.arange(count, dtype="int32"),
+        batch_size=batch_size,
+        steps_per_epoch=steps,
+        shuffle=shuffle,
+        steps_per_execution=steps_per_execution,
+    )
+    iterator.reset()
+    while True:
+        yield [
+            batch
+            for _, _, rest in iterator
+            for batch in itertools.islice(rest, steps_per_execution)
+        ]
+
+
+class _BatchIterator(EpochIterator):
+    """Yields an iterator of the batches left, as that of the JAX trainer does."""
+
+    def __next__(self):
+        assert self._epoch_iterator is not None
+        return next(self._epoch_iterator)
