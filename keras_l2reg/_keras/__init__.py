@@ -26,6 +26,7 @@ from keras.src.trainers.compile_utils import MetricsList
 
 from keras_l2reg._keras.attributes import regularizer_attribute, unbuilt_names
 from keras_l2reg._keras.backends import backend
+from keras_l2reg._keras.backends.base import StepCost
 from keras_l2reg._keras.batches import are_arrays, as_one_batch, batches
 from keras_l2reg._keras.callbacks import BatchLogsCallback
 from keras_l2reg._keras.layers import (
@@ -79,6 +80,7 @@ __all__ = [
     "BatchLogsCallback",
     "MetricsList",
     "OptimizerWrapper",
+    "StepCost",
     "added_losses_at",
     "adds_losses",
     "all_layers",

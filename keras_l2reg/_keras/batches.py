@@ -44,11 +44,11 @@ def batches(
         count: Integer, the number of samples.
         batch_size, steps, shuffle, steps_per_execution: as in `fit` and `compile`.
     """
-    iterator = _BatchIterator(
+    iterator: Any = _BatchIterator(
         np.arange(count, dtype="int32"),
         batch_size=batch_size,
         steps_per_epoch=steps,
-        shuffle=shuffle,
+        shuffle=shuffle,  # pyright: ignore
         steps_per_execution=steps_per_execution,
     )
     iterator.reset()

@@ -25,7 +25,8 @@ def training_data(setup: Setup, fold: int | None) -> Any:
     parts = data.x, data.y, data.sample_weight
     if fold is not None:
         parts = _as_arrays(parts)
-    return _keras.as_one_batch(*parts, setup.fit_arguments.get("class_weight"))
+    class_weight = setup.fit_arguments.get("class_weight")
+    return _keras.as_one_batch(*parts, class_weight=class_weight)
 
 
 def validation_data(setup: Setup, fold: int | None) -> Any:
@@ -102,7 +103,7 @@ def _samples(setup: Setup, fold: int | None, part: int) -> np.ndarray:
     return np.arange(count, dtype="int32")
 
 
-def _as_arrays(parts: tuple) -> tuple:
+def _as_arrays(parts: tuple) -> Any:
     return keras.tree.map_structure(
         lambda leaf: None if leaf is None else np.asarray(leaf), parts
     )

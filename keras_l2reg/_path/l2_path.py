@@ -25,7 +25,7 @@ import keras
 
 from keras_l2reg import _keras
 from keras_l2reg._path import arguments
-from keras_l2reg._path.choice import check_together, runs_at_once
+from keras_l2reg._path.choice import check_together, fitter_for
 from keras_l2reg._path.collect import collect, why_none_is_best
 from keras_l2reg._path.executor import run_with_executor
 from keras_l2reg._path.folds import Data, Splitter, folds_from
@@ -39,13 +39,12 @@ from keras_l2reg._path.runs import (
     assign,
     build,
     read,
-    runs,
     set_point,
     state_of,
     undecayed,
 )
 from keras_l2reg._path.starts import starts_of
-from keras_l2reg._path.together import runs_together
+from keras_l2reg._path.together import Fitter
 from keras_l2reg._progress import progress_bar
 from keras_l2reg.models import L2AllWeights
 
@@ -202,13 +201,16 @@ def l2_path(
                 optimizer_start=read(wrapped.optimizer.variables),
                 undecayed=undecayed(wrapped),
             )
-            length = runs_at_once(wrapped, setup, lines, together) * is_compiled
-            results = _results(wrapped, setup, lines, length, executor, bool(verbose))
+            per_point = len(data.fold_numbers) * repeats
+            fitter = Fitter(wrapped, setup, None)
+            if is_compiled:
+                total = per_point * sum(map(len, lines))
+                fitter = fitter_for(wrapped, setup, total, together)
+            results = _results(wrapped, setup, lines, fitter, executor, bool(verbose))
             with contextlib.closing(results):
-                per_point = len(data.fold_numbers) * repeats
                 path, best = collect(results, monitor, mode, lines, per_point)
             if folds is not None and restore_best_weights and not path.interrupted:
-                path, best = refit(wrapped, setup, lines, path, bool(verbose))
+                path, best = refit(fitter, setup, lines, path, bool(verbose))
         best_record = path.best
         if best is not None and best_record is not None and restore_best_weights:
             assign(state_of(wrapped), best)
@@ -261,7 +263,7 @@ def _results(
     model: L2AllWeights,
     setup: Setup,
     lines: list[list[Point]],
-    length: int,
+    fitter: Fitter,
     executor: Executor | None,
     is_shown: bool,
 ) -> Generator[Result, None, None]:
@@ -271,10 +273,5 @@ def _results(
     with progress_bar("l2_path, epochs", total, is_shown) as advance:
         if executor is not None:
             yield from run_with_executor(executor, model, setup, lines, advance)
-        elif length:
-            yield from runs_together(
-                model, setup, lines, folds, repeats, length, advance
-            )
         else:
-            for line in lines:
-                yield from runs(model, setup, line, folds, repeats, advance)
+            yield from fitter.fits(lines, folds, repeats, advance)

@@ -17,10 +17,12 @@ from keras_l2reg._path.points import Point
 from keras_l2reg._path.runs import (
     Arrays,
     Result,
+    Run,
     Setup,
     numbers,
     read,
     run_of,
+    runs,
     set_point,
     state_of,
 )
@@ -52,7 +54,7 @@ class Program:
 
     def results(
         self, tasks: list[Task], starts: list[Arrays], on_epoch: Callable[[int], None]
-    ) -> Iterator[Result]:
+    ) -> Iterator[tuple[Run, Arrays]]:
         """Do these runs at once; their folds have the same numbers of samples.
 
         Args:
@@ -85,6 +87,14 @@ class Program:
                 metrics = dict.fromkeys(metrics, math.nan)
             yield run_of(*task, metrics), [np.array(end[index]) for end in ends]
 
+    def step_cost(self) -> tuple[_keras.StepCost | None, int]:
+        """What a step of one run costs, and the number of steps of its epochs."""
+        fold = self._setup.data.fold_numbers[0]
+        epoch = next(batches.epochs(self._model, self._setup, fold, repeat=0))
+        training, _ = self._placed_data(fold)
+        size = max(map(len, epoch))
+        return self._steps.step_cost(training, size), len(epoch) * self._setup.epochs
+
     def _placed_data(self, fold: int | None) -> tuple[Any, Any]:
         is_fold = fold is not None
         if is_fold not in self._data:
@@ -104,7 +114,9 @@ class Program:
         ):
             set_point(self._model, point)
             strengths = self._strengths()
-            of_point = dict(zip(strengths, read(self._variables[i] for i in strengths)))
+            of_point = dict(
+                zip(strengths, read(self._variables[i] for i in strengths), strict=True)
+            )
             for run in group:
                 for index, value in of_point.items():
                     values[run][index] = value
@@ -128,35 +140,52 @@ class Program:
         return batches.validation(self._model, self._setup, task.fold)
 
 
-def runs_together(
-    model: L2AllWeights,
-    setup: Setup,
-    lines: Sequence[Sequence[Point]],
-    folds: Sequence[int | None],
-    repeats: Sequence[int],
-    length: int,
-    on_epoch: Callable[[int], None] = lambda count: None,
-) -> Iterator[Result]:
-    """Like `runs` for all lines, with at most `length` runs at once."""
-    program = Program(model, setup)
-    ends: dict[tuple, Arrays] = {}
-    for points in _stages(lines, setup.warm):
-        tasks = [
-            Task(point, fold, repeat)
-            for point in points
-            for fold in folds
-            for repeat in repeats
-        ]
-        for chunk in _chunks(tasks, setup, length):
-            starts = [
-                ends.get(_line_of(task), setup.starts[task.repeat]) for task in chunk
-            ]
-            for (run, end), task in zip(
-                program.results(chunk, starts, on_epoch), chunk, strict=True
-            ):
-                if setup.warm and math.isfinite(run["loss"]):
-                    ends[_line_of(task)] = end
-                yield run, end if task.fold is None else None
+class Fitter:
+    """Does runs of a path, several at once or one after the other.
+
+    Args:
+        model, setup: as for `runs`.
+        program: The `Program`; `None` fits by `fit`.
+        length: Integer >= 1, how many runs to do at once. Defaults to `1`.
+    """
+
+    def __init__(
+        self,
+        model: L2AllWeights,
+        setup: Setup,
+        program: Program | None,
+        length: int = 1,
+    ):
+        self._model, self._setup = model, setup
+        self._program, self._length = program, length
+
+    def fits(
+        self,
+        lines: Sequence[Sequence[Point]],
+        folds: Sequence[int | None],
+        repeats: Sequence[int],
+        on_epoch: Callable[[int], None],
+    ) -> Iterator[Result]:
+        """Like `runs`, for all lines."""
+        if self._program is None:
+            for line in lines:
+                yield from runs(
+                    self._model, self._setup, line, folds, repeats, on_epoch
+                )
+            return
+        is_warm, ends = self._setup.warm, {}
+        for points in _stages(lines, is_warm):
+            tasks = [Task(*key) for key in itertools.product(points, folds, repeats)]
+            for chunk in _chunks(tasks, self._setup, self._length):
+                starts = [
+                    ends.get(_line_of(task), self._setup.starts[task.repeat])
+                    for task in chunk
+                ]
+                results = self._program.results(chunk, starts, on_epoch)
+                for task, (run, end) in zip(chunk, results, strict=True):
+                    if is_warm and math.isfinite(run["loss"]):
+                        ends[_line_of(task)] = end
+                    yield run, end if task.fold is None else None
 
 
 def _stages(lines: Sequence[Sequence[Point]], warm: bool) -> Iterator[list[Point]]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -11,6 +11,20 @@ from keras_l2reg._keras.steps import Step
 
 # `tf.Tensor`, `jax.Array` or `torch.Tensor`.
 Tensor = Any
+
+
+class StepCost(NamedTuple):
+    """What a training step of one run costs, estimated without compiling it.
+
+    Args:
+        flops: Integer, floating point operations of matrix products, convolutions.
+        bytes: Integer, memory of the state, the gradients and intermediate results.
+        convolves: Boolean, whether it has convolutions.
+    """
+
+    flops: int
+    bytes: int
+    convolves: bool
 
 
 class Backend:
@@ -84,6 +98,10 @@ class Backend:
 
     def stacked(self, model: keras.Model) -> Any:
         """The compiled steps of several runs of a model at once."""
+        raise NotImplementedError(f"The backend {self.name!r} does not stack runs")
+
+    def free_bytes(self) -> int:
+        """The memory that is free on the device, as far as is known."""
         raise NotImplementedError(f"The backend {self.name!r} does not stack runs")
 
     def programs(

@@ -12,7 +12,7 @@ from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from keras_l2reg._keras.backends import base
-from keras_l2reg._keras.backends.jax_stacked import StackedModel
+from keras_l2reg._keras.backends.jax_stacked import StackedModel, free_bytes
 from keras_l2reg._keras.steps import fresh_step, function_within
 
 
@@ -73,6 +73,9 @@ class Backend(base.Backend):
 
     def stacked(self, model):
         return StackedModel(model)
+
+    def free_bytes(self):
+        return free_bytes()
 
     def programs(self, model, step, batch):
         # JAX does not expose the shapes that it traced, so every batch size is tried.

@@ -4,13 +4,17 @@ The steps are those of Keras' JAX trainer, mapped over that axis and scanned ove
 batches of an epoch. The data are on the device once; batches are gathered by index.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+
+from keras_l2reg._keras.backends.base import StepCost
 
 # Trainable, non-trainable and optimizer variables, each with the leading axis.
 State = tuple[list[jax.Array], list[jax.Array], list[jax.Array]]
@@ -32,6 +36,10 @@ class StackedModel:
         )
         model.reset_metrics()
         self._no_metrics = [v.value for v in model.metrics_variables]
+        # Compiled by themselves, these would be; within a program, their traces are
+        # shared by all numbers of runs and batches.
+        self._train_step = jax.jit(model.train_step)
+        self._test_step = jax.jit(model.test_step)
         self._train = jax.jit(self._train_batches, donate_argnums=0)
         self._test = jax.jit(self._test_batches)
 
@@ -62,6 +70,35 @@ class StackedModel:
             for variable, value in zip(part, values, strict=True)
         }
         return [np.asarray(found[id(v)]) for v in variables]
+
+    def step_cost(self, data: Any, size: int) -> StepCost | None:
+        """What a training step of one run costs; `None` if steps can't be stacked.
+
+        Args:
+            data: All samples as one batch, as `place` returned it.
+            size: Integer, the number of samples in a batch.
+        """
+        parts = [*self._variables, self._model.metrics_variables]
+        state = tuple([_like(v.value) for v in part] for part in parts)
+        batch = jax.tree.map(lambda a: _like(a, (size, *a.shape[1:])), data)
+        jaxpr = self._train_step.trace(state, batch).jaxpr
+        two = jax.tree.map(lambda a: _like(a, (2, *a.shape)), (state, batch))
+        try:
+            jax.eval_shape(jax.vmap(self._train_step), *two)
+        except NotImplementedError:
+            # A primitive, such as a callback to Python, that `vmap` does not know.
+            return None
+        equations = [*_equations(jaxpr.jaxpr)]
+        return StepCost(
+            flops=sum(_flops(equation) * times for equation, times in equations),
+            # The state is there twice, and so are the gradients, beside all
+            # intermediate results: more than XLA needs, which reuses memory.
+            bytes=4 * sum(map(_bytes, jax.tree.leaves(state)))
+            + sum(_bytes(v.aval) for e, _ in equations for v in e.outvars),
+            convolves=any(
+                e.primitive.name == "conv_general_dilated" for e, _ in equations
+            ),
+        )
 
     def train(
         self, state: State, data: Any, batches: Iterable[np.ndarray]
@@ -110,9 +147,9 @@ class StackedModel:
     def _train_batches(self, state, metrics, data, indices):
         def step(carry, rows):
             (trainable, fixed, optimizer), metrics = carry
-            _, (trainable, fixed, optimizer, metrics) = jax.vmap(
-                self._model.train_step
-            )((trainable, fixed, optimizer, metrics), _rows(data, rows))
+            _, (trainable, fixed, optimizer, metrics) = jax.vmap(self._train_step)(
+                (trainable, fixed, optimizer, metrics), _rows(data, rows)
+            )
             return ((trainable, fixed, optimizer), metrics), None
 
         (state, metrics), _ = jax.lax.scan(step, (state, metrics), indices)
@@ -121,7 +158,7 @@ class StackedModel:
     def _test_batches(self, trainable, fixed, metrics, data, indices):
         def step(carry, rows):
             fixed, metrics = carry
-            _, (_, fixed, metrics) = jax.vmap(self._model.test_step)(
+            _, (_, fixed, metrics) = jax.vmap(self._test_step)(
                 (trainable, fixed, metrics), _rows(data, rows)
             )
             return (fixed, metrics), None
@@ -147,3 +184,57 @@ def _rows(data, rows):
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf).at[rows].get(mode="promise_in_bounds"), data
     )
+
+
+# ------------------------------------------------------------------------- costs
+
+
+def _like(array, shape=None):
+    shape = array.shape if shape is None else shape
+    return jax.ShapeDtypeStruct(shape, array.dtype)
+
+
+def _bytes(array) -> int:
+    # Keys of random numbers, for example, have no such size.
+    return math.prod(array.shape) * getattr(array.dtype, "itemsize", 8)
+
+
+def _equations(jaxpr, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """All equations, with those of inner programs, and how often each runs."""
+    for equation in jaxpr.eqns:
+        yield equation, times
+        inner = times * equation.params.get("length", 1)
+        for value in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr):
+            if _is_jaxpr(value):
+                yield from _equations(getattr(value, "jaxpr", value), inner)
+
+
+def _is_jaxpr(value) -> bool:
+    return hasattr(value, "eqns")
+
+
+def _flops(equation) -> int:
+    """The floating point operations of a matrix product or a convolution."""
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        length = math.prod(left[axis] for axis in contracted)
+    elif equation.primitive.name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        length = math.prod(kernel) // max(kernel[0], 1)
+    else:
+        return 0
+    return 2 * length * math.prod(equation.outvars[0].aval.shape)
+
+
+def free_bytes() -> int:
+    """The memory that is free on the device, as far as is known."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 4 * 2**30
+    (available,) = (line.split()[1] for line in lines if "MemAvailable" in line)
+    return 1024 * int(available)
