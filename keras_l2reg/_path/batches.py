@@ -99,7 +99,7 @@ def _samples(setup: Setup, fold: int | None, part: int) -> np.ndarray:
     if fold is not None and data.folds is not None:
         return data.folds[fold][part].astype("int32")
     leaves = keras.tree.flatten((data.x, data.validation_data)[part])
-    count = len(next(leaf for leaf in leaves if leaf is not None)) if leaves else 0
+    count = next((len(leaf) for leaf in leaves if leaf is not None), 0)
     return np.arange(count, dtype="int32")
 
 

@@ -38,14 +38,14 @@ def refit(
     """
     if path.best is None:
         return path, None
-    best, loss, weights = point_of(path.best), math.nan, None
+    best, last = point_of(path.best), None
     (line,) = (line for line in lines if best in line)
     line = line[: line.index(best) + 1] if setup.warm else [best]
     total = setup.epochs * len(line)
     try:
         with progress_bar("l2_path, epochs on all data", total, is_shown) as advance:
-            for run, weights in fitter.fits([line], [None], [0], advance):
-                loss = run["loss"]
+            for result in fitter.fits([line], [None], [0], advance):
+                last = result
     except KeyboardInterrupt:
         return dataclasses.replace(path, interrupted=True), None
     except Exception as error:
@@ -55,11 +55,11 @@ def refit(
             f"error's `path`. Only the fit to all data at the best, {best}, is missing."
         )
         raise
-    if not math.isfinite(loss):
+    if last is None or not math.isfinite(last[0]["loss"]):
         warnings.warn(
             f"The fit to all data at the best, {best}, diverged, so the model is left "
             "as it was: try a smaller learning rate.",
             stacklevel=3,
         )
         return path, None
-    return path, weights
+    return path, last[1]

@@ -17,7 +17,7 @@ import numpy as np
 from keras_l2reg._keras.backends.base import StepCost
 
 # Trainable, non-trainable and optimizer variables, each with the leading axis.
-State = tuple[list[jax.Array], list[jax.Array], list[jax.Array]]
+State = tuple[list[Any], list[Any], list[Any]]
 
 
 class StackedModel:
@@ -140,7 +140,7 @@ class StackedModel:
             fixed, metrics, logs = self._test(trainable, fixed, metrics, data, indices)
         return (trainable, fixed, optimizer), jax.device_get(logs)
 
-    def _fresh_metrics(self, state: State) -> list[jax.Array]:
+    def _fresh_metrics(self, state: State) -> list[np.ndarray]:
         runs = len(jax.tree.leaves(state)[0])
         return [np.broadcast_to(v, (runs, *v.shape)) for v in self._no_metrics]
 
