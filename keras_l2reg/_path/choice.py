@@ -101,12 +101,13 @@ def fitter_for(
     """
     program = Program(model, setup)
     cost, steps = program.step_cost()
-    if cost is None:
+    # A layer that is never built makes `fit` draw one shuffle more.
+    if cost is None or not _keras.is_built_throughout(model):
         if together:
             raise ValueError(
                 "Expected layers that `jax.vmap` can map over the runs, as "
-                "together=True asks. Received: a model with an operation that it can't "
-                "map, such as a callback to Python; or leave out `together`, for one "
+                "together=True asks. Received: a model with a layer that is never built, or "
+                "an operation that can't be mapped, such as a callback to Python; or leave out `together`, for one "
                 "run after the other"
             )
         return Fitter(model, setup, None)

@@ -128,6 +128,13 @@ def l2_path(
             With `cv`, the model is fitted once more, to all data at the best strength
             (with `warm`, at the stronger ones before), as repeat 0 and without
             validation data; unless the path was interrupted. Defaults to `True`.
+        together: Boolean, whether to do the runs at the same time, as one compiled
+            program; on JAX, with the figures of single runs. As many as fit into half
+            of the free memory; with `warm`, a strength after the other. Takes arrays,
+            no callbacks, and no `executor`. `False` does one run at a time. Defaults
+            to `None`: together where possible, and where it pays: a step of fewer than
+            30 million operations in matrix products, without convolutions, and at
+            least 1,000 steps in all.
         executor: A `concurrent.futures.Executor`, such as a `ProcessPoolExecutor`
             (of the "spawn" context) or Dask's `Client.get_executor()`, whose workers
             do the runs, a task for each strength (with `warm`, each repeat) and fold.
