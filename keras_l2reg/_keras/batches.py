@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import keras
 import numpy as np
 from keras.src.trainers.data_adapters.array_data_adapter import (
     ArrayDataAdapter,
@@ -17,8 +18,9 @@ from keras.src.trainers.epoch_iterator import EpochIterator
 
 
 def are_arrays(*parts: Any) -> bool:
-    """Whether `fit` takes these data as arrays, and not as batches of a dataset."""
-    return can_convert_arrays(parts)
+    """Whether these data are dense arrays for `fit`, not batches of a dataset."""
+    leaves = [leaf for leaf in keras.tree.flatten(parts) if leaf is not None]
+    return can_convert_arrays(parts) and all(hasattr(a, "__array__") for a in leaves)
 
 
 def as_one_batch(

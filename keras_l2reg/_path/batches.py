@@ -42,6 +42,16 @@ def validation_data(setup: Setup, fold: int | None) -> Any:
     )
 
 
+def bytes_of_data(setup: Setup) -> int:
+    """The memory of all data."""
+    data = setup.data
+    parts = data.x, data.y, data.sample_weight, data.validation_data
+    leaves = (
+        np.asarray(leaf) for leaf in keras.tree.flatten(parts) if leaf is not None
+    )
+    return sum(leaf.nbytes for leaf in leaves)
+
+
 def epochs(
     model: keras.Model, setup: Setup, fold: int | None, repeat: int
 ) -> Iterator[Batches]:

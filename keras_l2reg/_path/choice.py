@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_l2reg import _keras
+from keras_l2reg._path import batches
 from keras_l2reg._path.folds import Data
 from keras_l2reg._path.runs import Setup
 from keras_l2reg._path.together import Fitter, Program
@@ -99,25 +100,24 @@ def fitter_for(
     Raises:
         ValueError: `together` is `True`, but a layer can't be mapped over runs.
     """
+    by_fit = Fitter(model, setup, None)
+    free = _keras.backend.free_bytes() // 2 - batches.bytes_of_data(setup)
+    if free < 0 and not together:
+        return by_fit
     program = Program(model, setup)
     cost, steps = program.step_cost()
     # A layer that is never built makes `fit` draw one shuffle more.
     if cost is None or not _keras.is_built_throughout(model):
-        if together:
-            raise ValueError(
-                "Expected layers that `jax.vmap` can map over the runs, as "
-                "together=True asks. Received: a model with a layer that is never built, or "
-                "an operation that can't be mapped, such as a callback to Python; or leave out `together`, for one "
-                "run after the other"
-            )
-        return Fitter(model, setup, None)
-    pays = (
-        cost.flops < _MOST_FLOPS
-        and not cost.convolves
-        and runs * steps >= _FEWEST_STEPS
-    )
-    if not pays and not together:
-        return Fitter(model, setup, None)
-    free = _keras.backend.free_bytes() // 2
+        if not together:
+            return by_fit
+        raise ValueError(
+            "Expected layers that `jax.vmap` can map over the runs, as together=True "
+            "asks. Received: a model with a layer that is never built, or with an "
+            "operation that can't be mapped, such as a callback to Python; leave out "
+            "`together`, for one run after the other"
+        )
+    is_small = cost.flops < _MOST_FLOPS and not cost.convolves
+    if not together and (not is_small or runs * steps < _FEWEST_STEPS):
+        return by_fit
     length = 1 if together is False else max(1, free // cost.bytes)
     return Fitter(model, setup, program, length)
