@@ -27,7 +27,12 @@ from keras.src.trainers.compile_utils import MetricsList
 from keras_l2reg._keras.attributes import regularizer_attribute, unbuilt_names
 from keras_l2reg._keras.backends import backend
 from keras_l2reg._keras.backends.base import StepCost
-from keras_l2reg._keras.batches import are_arrays, as_one_batch, batches
+from keras_l2reg._keras.batches import (
+    are_arrays,
+    as_one_batch,
+    batches,
+    build_for_metrics,
+)
 from keras_l2reg._keras.callbacks import BatchLogsCallback
 from keras_l2reg._keras.layers import (
     all_layers,
@@ -88,6 +93,7 @@ __all__ = [
     "as_one_batch",
     "backend",
     "batches",
+    "build_for_metrics",
     "callbacks_before",
     "check_variables_accept",
     "compile_arguments",

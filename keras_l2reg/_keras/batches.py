@@ -31,6 +31,23 @@ def as_one_batch(
     return next(adapter.get_jax_iterator())
 
 
+def build_for_metrics(
+    model: keras.Model, x: Any, y: Any, sample_weight: Any, batch_size: int
+) -> list[str]:
+    """Build a model, its loss and its metrics, without compiling a step.
+
+    Returns:
+        The names of its metrics in the logs.
+    """
+    batch = keras.tree.map_structure(
+        lambda leaf: leaf[:batch_size],
+        as_one_batch(x, y, sample_weight),
+        none_is_leaf=False,
+    )
+    model._symbolic_build(data_batch=batch)
+    return [*model.get_metrics_result()]
+
+
 def batches(
     count: int,
     batch_size: int | None = None,

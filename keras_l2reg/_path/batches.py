@@ -76,8 +76,10 @@ def epochs(
 
 
 def validation(model: keras.Model, setup: Setup, fold: int | None) -> Batches:
-    """The batches of the validation of a run."""
+    """The batches of the validation of a run; none without validation data."""
     samples = _samples(setup, fold, part=1)
+    if not samples.size:
+        return []
     batches = _keras.batches(
         len(samples),
         evaluation_batch_size(setup.fit_arguments),

@@ -187,7 +187,9 @@ def l2_path(
     is_tuned = False
     try:
         first = data.of_fold(data.fold_numbers[0])
-        names = build(wrapped, first.validation_data, fit_arguments)
+        names = build(
+            wrapped, first.validation_data, fit_arguments, compiled=not is_compiled
+        )
         with _state_restored(wrapped):
             if not fit_arguments.get("callbacks"):
                 arguments.check_monitor(monitor, names)

@@ -73,12 +73,21 @@ def assign(variables: Iterable[keras.Variable], values: Arrays) -> None:
 
 
 def build(
-    model: L2AllWeights, validation_data: Any, fit_arguments: Mapping[str, Any]
+    model: L2AllWeights,
+    validation_data: Any,
+    fit_arguments: Mapping[str, Any],
+    *,
+    compiled: bool = True,
 ) -> list[str]:
     """Create all variables, also those of the optimizer and the metrics.
 
     Otherwise the first `fit` would create them, and shuffle the data once more than the
     later ones: two runs with the same seed would differ.
+
+    Args:
+        model, validation_data, fit_arguments: as in `l2_path`.
+        compiled: Boolean. `True` evaluates a batch, and so compiles the step of an
+            evaluation; `False` only traces it, and needs arrays. Defaults to `True`.
 
     Returns:
         The names of the metrics that every run logs, `val_` ones included.
@@ -86,14 +95,20 @@ def build(
     variables = state_of(model)
     values = read(variables)
     try:
-        logs = _evaluate(model, validation_data, fit_arguments, steps=1)
+        if compiled:
+            logs = _evaluate(model, validation_data, fit_arguments, steps=1)
+            names = [key.removeprefix("val_") for key in logs]
+        else:
+            names = _keras.build_for_metrics(
+                model, *_parts(validation_data), evaluation_batch_size(fit_arguments)
+            )
     finally:
         # A layer that draws random numbers in evaluation has advanced its seed.
         _keras.backend.sync_state(model)
         assign(variables, values)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    return [*(key.removeprefix("val_") for key in logs), *logs]
+    return [*names, *(f"val_{name}" for name in names)]
 
 
 def undecayed(model: keras.Model) -> list[int]:
@@ -221,8 +236,7 @@ def _evaluate(
     fit_arguments: Mapping[str, Any],
     steps: int | None = None,
 ) -> dict[str, float]:
-    data = data if isinstance(data, (tuple, list)) else (data,)
-    x, y, sample_weight = (*data, None, None)[:3]
+    x, y, sample_weight = _parts(data)
     arguments = {
         "sample_weight": sample_weight,
         "batch_size": evaluation_batch_size(fit_arguments),
@@ -232,6 +246,13 @@ def _evaluate(
     }
     logs = model.evaluate(x, y, **arguments)
     return {f"val_{key}": value for key, value in logs.items()}
+
+
+def _parts(data: Any) -> tuple[Any, Any, Any]:
+    """`x, y, sample_weight` of validation data."""
+    given = data if isinstance(data, (tuple, list)) else (data,)
+    x, y, sample_weight = (*given, None, None)[:3]
+    return x, y, sample_weight
 
 
 def evaluation_batch_size(fit_arguments: Mapping[str, Any]) -> int:

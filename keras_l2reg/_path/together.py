@@ -67,18 +67,17 @@ class Program:
         """
         training, validation = self._placed_data(tasks[0].fold)
         state = self._steps.stack(self._variables, self._at_points(tasks, starts))
-        is_finite, logs = np.full(len(tasks), True), {}
-        for epoch in self._epochs(tasks):
+        evaluation = self._evaluation(tasks)
+        is_finite, logs, evaluated = np.full(len(tasks), True), {}, {}
+        for number, epoch in enumerate(self._epochs(tasks)):
+            if number == 0:
+                self._steps.compile(state, (training, epoch), (validation, evaluation))
             state, logs = self._steps.train(state, training, epoch)
             is_finite &= np.isfinite(logs["loss"])
             on_epoch(len(tasks))
         state = self._steps.finalize(state)
-        evaluated = {}
-        if validation is not None:
-            of_runs = [self._validation(task) for task in tasks]
-            state, evaluated = self._steps.test(
-                state, validation, batches.stacked(of_runs)
-            )
+        if evaluation:
+            state, evaluated = self._steps.test(state, validation, evaluation)
         ends = self._steps.unstack(state_of(self._model), state)
         for index, task in enumerate(tasks):
             metrics = numbers({key: value[index] for key, value in logs.items()})
@@ -136,8 +135,13 @@ class Program:
             of_run = dict(zip(of_key, epoch, strict=True))
             yield batches.stacked([of_run[key] for key in keys])
 
-    def _validation(self, task: Task) -> batches.Batches:
-        return batches.validation(self._model, self._setup, task.fold)
+    def _evaluation(self, tasks: list[Task]) -> list[np.ndarray]:
+        """The batches of the validation of all runs; none without validation data."""
+        of_fold = {
+            fold: batches.validation(self._model, self._setup, fold)
+            for fold in {task.fold for task in tasks}
+        }
+        return batches.stacked([of_fold[task.fold] for task in tasks])
 
 
 class Fitter:

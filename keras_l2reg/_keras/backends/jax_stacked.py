@@ -4,6 +4,7 @@ The steps are those of Keras' JAX trainer, mapped over that axis and scanned ove
 batches of an epoch. The data are on the device once; batches are gathered by index.
 """
 
+import concurrent.futures
 import functools
 import math
 import pathlib
@@ -102,6 +103,28 @@ class StackedModel:
                 e.primitive.name == "conv_general_dilated" for e, _ in equations
             ),
         )
+
+    def compile(
+        self, state: State, training: Sequence[Any], validation: Sequence[Any]
+    ) -> None:
+        """Compile what `train` and `test` need for such batches, on all cores.
+
+        Args:
+            state: A `State`; it remains usable.
+            training, validation: The data and the batches, as for `train`, `test`.
+        """
+        metrics = self._fresh_metrics(state)
+        data, batches = training
+        lowered = [
+            self._train.lower(state, metrics, data, indices) for indices in batches
+        ]
+        data, batches = validation
+        lowered += [
+            self._test.lower(*state[:2], metrics, data, indices) for indices in batches
+        ]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for _ in pool.map(lambda program: program.compile(), lowered):
+                pass
 
     def train(
         self, state: State, data: Any, batches: Iterable[np.ndarray]
