@@ -78,7 +78,7 @@ def wrapped_entry(name):
     keras.utils.set_random_seed(0)
     entry = MODELS[name]
     x = keras.tree.map_structure(lambda a: np.concatenate([a, a, a]), entry.inputs)
-    wrapped = L2AllWeights(entry.build(), **entry.rule)
+    wrapped = L2AllWeights(entry.build(), existing="keep", **entry.rule)
     rng = np.random.default_rng(0)
     y = keras.tree.map_structure(
         lambda a: rng.normal(size=a.shape).astype("float32"),
