@@ -119,5 +119,6 @@ def fitter_for(
     is_small = cost.flops < _MOST_FLOPS and not cost.convolves
     if not together and (not is_small or runs * steps < _FEWEST_STEPS):
         return by_fit
+    program.compile_for(cost.flops * runs * steps)
     length = 1 if together is False else max(1, free // cost.bytes)
     return Fitter(model, setup, program, length)

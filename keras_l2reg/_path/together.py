@@ -94,6 +94,10 @@ class Program:
         size = max(map(len, epoch))
         return self._steps.step_cost(training, size), len(epoch) * self._setup.epochs
 
+    def compile_for(self, flops: int) -> None:
+        """Choose how well to compile, for so many operations of all runs."""
+        self._steps.compile_for(flops)
+
     def _placed_data(self, fold: int | None) -> tuple[Any, Any]:
         is_fold = fold is not None
         if is_fold not in self._data:
