@@ -64,6 +64,12 @@ class DecayingModel(LiveStrengthModel):
         self._require_strength(name)
         return check_rate(value)
 
+    def _strength_variables(self) -> list[keras.Variable]:
+        """The variables of all live strengths."""
+        decaying = self._decaying_optimizer()
+        rates = [] if decaying is None else [decaying._rate]
+        return [*self._live_strengths().values(), *rates]
+
     def _decaying_optimizer(self) -> WeightDecayOptimizer | None:
         """The part of the optimizer that decays; `None` if it is not compiled."""
         for optimizer in _keras.optimizers_within(getattr(self, "optimizer", None)):

@@ -29,7 +29,9 @@ class _Probe(keras.Regularizer):
         return {}
 
 
-def lost_on_save(model: keras.Model) -> list[str]:
+def lost_on_save(
+    model: keras.Model, weights: Iterable[Weight] | None = None
+) -> list[str]:
     """Names of the penalized weights whose penalty is not in the model's config.
 
     Found by trying: `get_config()` is called with a probe in place of a regularizer,
@@ -38,6 +40,7 @@ def lost_on_save(model: keras.Model) -> list[str]:
 
     Args:
         model: A `keras.Model`.
+        weights: What `find_weights(model)` returned. Defaults to `None`, find them.
 
     Returns:
         A list of weight names; empty if saving and cloning keep every penalty.
@@ -51,7 +54,7 @@ def lost_on_save(model: keras.Model) -> list[str]:
     """
     penalized = [
         weight
-        for weight in find_weights(model)
+        for weight in (find_weights(model) if weights is None else weights)
         if weight.regularizer is not None and not weight.is_frozen_lora_base
     ]
     configurable = [weight for weight in penalized if weight.config_key]
@@ -214,7 +217,7 @@ def warn_about_lost_lora(
     """
     factors = {w.name for w in weights if w.is_lora_factor}.intersection(penalized)
     # Only if needed, since it is slow.
-    lost = factors.intersection(lost_on_save(model)) if factors else ()
+    lost = factors.intersection(lost_on_save(model, weights)) if factors else ()
     if lost:
         warnings.warn(
             f"The configuration of {model.name!r} does not include these LoRA "

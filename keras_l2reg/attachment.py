@@ -113,7 +113,7 @@ def attach(
     _ledger.push(Attachment(model), choices, weights, of_weight, earlier)
     warn_if_kept(kept, existing)
     _warn_if_constant(model, regularizer)
-    _warn_if_lost_on_save(model, {choice.weight.name for choice in choices})
+    _warn_if_lost_on_save(model, weights, {choice.weight.name for choice in choices})
     return model
 
 
@@ -130,8 +130,10 @@ def _warn_if_constant(model: keras.Model, regularizer: Regularizer) -> None:
         )
 
 
-def _warn_if_lost_on_save(model: keras.Model, names: set[str]) -> None:
-    lost = [name for name in lost_on_save(model) if name in names]
+def _warn_if_lost_on_save(
+    model: keras.Model, weights: list[Weight], names: set[str]
+) -> None:
+    lost = [name for name in lost_on_save(model, weights) if name in names]
     if lost:
         warnings.warn(
             f"The configuration of {model.name!r} does not include the penalty of "

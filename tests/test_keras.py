@@ -1,11 +1,14 @@
 """Fails if Keras changes anything private that `keras_l2reg._keras` uses."""
 
+import contextlib
 import inspect
+import itertools
 import threading
 
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 from keras import layers, ops
 from keras.src.callbacks import callback_list
 from models import SEQUENCES, VECTORS, around
@@ -708,3 +711,65 @@ def test_whether_keras_saves_the_legacy_format(file, expected, tmp_path):
     model.save(tmp_path / file)
     assert seen and set(seen) == {expected}
     assert not _keras.is_saving_h5()
+
+
+# ------------------------------------------------------ what fit does with arrays
+
+
+def test_arrays_become_one_batch_as_fit_converts_them():
+    x, y = np.arange(6.0).reshape(3, 2), np.array([0, 1, 1])
+    batch = _keras.as_one_batch({"a": x}, y, class_weight={1: 3.0})
+    inputs, targets, weights = batch
+    assert inputs["a"].dtype == "float32"
+    np.testing.assert_array_equal(inputs["a"], x)
+    np.testing.assert_array_equal(targets, y)
+    np.testing.assert_array_equal(weights, [1.0, 3.0, 3.0])
+    assert _keras.are_arrays(x, None, {"a": y})
+    assert not _keras.are_arrays(scipy.sparse.csr_matrix(x))
+    assert not _keras.are_arrays(iter([x]))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="used on JAX only")
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("shuffle", [True, False, "batch"])
+@pytest.mark.parametrize("steps", [None, 2])
+def test_batches_are_those_of_fit(shuffle, steps):
+    seen = []
+
+    class Seen(layers.Layer):
+        def call(self, x):
+            # Keras also calls it symbolically.
+            with contextlib.suppress(AttributeError, TypeError):
+                seen.append(np.asarray(x)[:, 0].tolist())
+            return x
+
+    model = keras.Sequential([keras.Input((1,)), Seen(), layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = np.arange(7.0)[:, None]
+    model.evaluate(x, x, verbose=0)
+    seen.clear()
+    keras.utils.set_random_seed(5)
+    model.fit(x, x, 3, 3, shuffle=shuffle, steps_per_epoch=steps, verbose=0)
+    keras.utils.set_random_seed(5)
+    epochs = itertools.islice(_keras.batches(7, 3, steps, shuffle), 3)
+    assert [batch.tolist() for epoch in epochs for batch in epoch] == seen
+
+
+def test_a_model_is_built_for_its_metrics_without_a_compiled_step():
+    model = keras.Sequential([layers.Dense(2)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    names = _keras.build_for_metrics(model, VECTORS, TARGETS, None, 3)
+    assert model.built
+    assert model.test_function is None
+    logs = model.evaluate(VECTORS, TARGETS, return_dict=True, verbose=0)
+    assert sorted(names) == sorted(logs)
+
+
+@pytest.mark.parametrize("limit", [keras.config.set_max_epochs])
+def test_limits_of_fit_are_seen(limit):
+    assert not _keras.is_limited_or_distributed()
+    limit(1)
+    try:
+        assert _keras.is_limited_or_distributed()
+    finally:
+        limit(None)

@@ -396,7 +396,7 @@ def test_a_model_is_walked_only_twice(call, monkeypatch):
         return inner_model(model)
 
     monkeypatch.setattr(weights, "inner_model", counted)
-    monkeypatch.setattr("keras_l2reg.attachment.lost_on_save", lambda model: [])
+    monkeypatch.setattr("keras_l2reg.attachment.lost_on_save", lambda *_: [])
     call(mlp(), 0.5, multipliers={"a/*": 0.5})
     assert len(walks) == 2
 

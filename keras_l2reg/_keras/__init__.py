@@ -6,6 +6,7 @@ is easy to find.
 
 ===================  ===============================================================
 `attributes`         which layer attributes hold the regularizers that are saved
+`batches`            how `fit` converts arrays, and the samples of each batch
 `callbacks`          whether Keras waits for a callback after each batch
 `layers`             the layers of a model, their variables, what reads their outputs
 `losses`             the separate terms of a model's loss
@@ -24,6 +25,13 @@ from keras.src.trainers.compile_utils import MetricsList
 
 from keras_l2reg._keras.attributes import regularizer_attribute, unbuilt_names
 from keras_l2reg._keras.backends import backend
+from keras_l2reg._keras.backends.base import StepCost
+from keras_l2reg._keras.batches import (
+    are_arrays,
+    as_one_batch,
+    batches,
+    build_for_metrics,
+)
 from keras_l2reg._keras.callbacks import BatchLogsCallback
 from keras_l2reg._keras.layers import (
     all_layers,
@@ -67,6 +75,7 @@ from keras_l2reg._keras.traces import stale_steps
 from keras_l2reg._keras.training import (
     callbacks_before,
     compile_arguments,
+    is_limited_or_distributed,
     overridden,
     runs_with,
     trainer_members,
@@ -77,10 +86,15 @@ __all__ = [
     "BatchLogsCallback",
     "MetricsList",
     "OptimizerWrapper",
+    "StepCost",
     "added_losses_at",
     "adds_losses",
     "all_layers",
+    "are_arrays",
+    "as_one_batch",
     "backend",
+    "batches",
+    "build_for_metrics",
     "callbacks_before",
     "check_variables_accept",
     "compile_arguments",
@@ -95,6 +109,7 @@ __all__ = [
     "fresh_data_loss",
     "is_built_throughout",
     "is_graph",
+    "is_limited_or_distributed",
     "is_own",
     "is_saving_h5",
     "is_seed",

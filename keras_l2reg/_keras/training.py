@@ -38,6 +38,12 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
     }
 
 
+def is_limited_or_distributed() -> bool:
+    """Whether Keras limits each `fit`, for debugging, or spreads it over devices."""
+    limits = keras.config.max_epochs(), keras.config.max_steps_per_epoch()
+    return any(limits) or keras.distribution.distribution() is not None
+
+
 _RUNNING_METHODS = (
     *("fit", "evaluate", "predict"),
     *("train_on_batch", "test_on_batch", "predict_on_batch"),

@@ -48,6 +48,7 @@ PATH_ARGUMENTS = {
     "monitor",
     "mode",
     "restore_best_weights",
+    "together",
     "executor",
 }
 

@@ -6,13 +6,13 @@ import warnings
 
 from keras_l2reg._path.points import Point, point_of
 from keras_l2reg._path.result import L2Path
-from keras_l2reg._path.runs import Arrays, Setup, read, runs, state_of
+from keras_l2reg._path.runs import Arrays, Setup
+from keras_l2reg._path.together import Fitter
 from keras_l2reg._progress import progress_bar
-from keras_l2reg.models import L2AllWeights
 
 
 def refit(
-    model: L2AllWeights,
+    fitter: Fitter,
     setup: Setup,
     lines: list[list[Point]],
     path: L2Path,
@@ -23,7 +23,7 @@ def refit(
     With warm starts, the points before the best one are fitted first, as in the folds.
 
     Args:
-        model: A built, compiled `L2AllWeights` with a live strength.
+        fitter: The `Fitter` that did the folds.
         setup: The `Setup` of the path.
         lines: For each ratio its points, from strong to weak.
         path: The finished `L2Path`.
@@ -38,14 +38,14 @@ def refit(
     """
     if path.best is None:
         return path, None
-    best, loss = point_of(path.best), math.nan
+    best, last = point_of(path.best), None
     (line,) = (line for line in lines if best in line)
     line = line[: line.index(best) + 1] if setup.warm else [best]
     total = setup.epochs * len(line)
     try:
         with progress_bar("l2_path, epochs on all data", total, is_shown) as advance:
-            for run, _ in runs(model, setup, line, [None], [0], advance):
-                loss = run["loss"]
+            for result in fitter.fits([line], [None], [0], advance):
+                last = result
     except KeyboardInterrupt:
         return dataclasses.replace(path, interrupted=True), None
     except Exception as error:
@@ -55,11 +55,11 @@ def refit(
             f"error's `path`. Only the fit to all data at the best, {best}, is missing."
         )
         raise
-    if not math.isfinite(loss):
+    if last is None or not math.isfinite(last[0]["loss"]):
         warnings.warn(
             f"The fit to all data at the best, {best}, diverged, so the model is left "
             "as it was: try a smaller learning rate.",
             stacklevel=3,
         )
         return path, None
-    return path, read(state_of(model))
+    return path, last[1]

@@ -73,12 +73,21 @@ def assign(variables: Iterable[keras.Variable], values: Arrays) -> None:
 
 
 def build(
-    model: L2AllWeights, validation_data: Any, fit_arguments: Mapping[str, Any]
+    model: L2AllWeights,
+    validation_data: Any,
+    fit_arguments: Mapping[str, Any],
+    *,
+    compiled: bool = True,
 ) -> list[str]:
     """Create all variables, also those of the optimizer and the metrics.
 
     Otherwise the first `fit` would create them, and shuffle the data once more than the
     later ones: two runs with the same seed would differ.
+
+    Args:
+        model, validation_data, fit_arguments: as in `l2_path`.
+        compiled: Boolean. `True` evaluates a batch, and so compiles the step of an
+            evaluation; `False` only traces it, and needs arrays. Defaults to `True`.
 
     Returns:
         The names of the metrics that every run logs, `val_` ones included.
@@ -86,14 +95,20 @@ def build(
     variables = state_of(model)
     values = read(variables)
     try:
-        logs = _evaluate(model, validation_data, fit_arguments, steps=1)
+        if compiled:
+            logs = _evaluate(model, validation_data, fit_arguments, steps=1)
+            names = [key.removeprefix("val_") for key in logs]
+        else:
+            names = _keras.build_for_metrics(
+                model, *_parts(validation_data), evaluation_batch_size(fit_arguments)
+            )
     finally:
         # A layer that draws random numbers in evaluation has advanced its seed.
         _keras.backend.sync_state(model)
         assign(variables, values)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    return [*(key.removeprefix("val_") for key in logs), *logs]
+    return [*names, *(f"val_{name}" for name in names)]
 
 
 def undecayed(model: keras.Model) -> list[int]:
@@ -144,9 +159,16 @@ def runs(
                 end = read(state_of(model))
                 if setup.warm and math.isfinite(metrics["loss"]):
                     warm_starts[fold, repeat] = end
-                key = point.keys() | ({} if fold is None else {"fold": fold})
-                run = {**key, "repeat": repeat, **_renamed(metrics)}
+                run = run_of(point, fold, repeat, metrics)
                 yield run, end if fold is None else None
+
+
+def run_of(
+    point: Point, fold: int | None, repeat: int, metrics: dict[str, float]
+) -> Run:
+    """The record of a run: what identifies it, and its metrics."""
+    key = point.keys() | ({} if fold is None else {"fold": fold})
+    return {**key, "repeat": repeat, **_renamed(metrics)}
 
 
 def set_point(model: L2AllWeights, point: Point) -> None:
@@ -179,7 +201,7 @@ def _fit(
         # Only callbacks need the validation metrics between epochs.
         fit_arguments["validation_data"] = data.validation_data
     history = model.fit(data.x, data.y, **fit_arguments).history
-    logs = _numbers({key: values[-1] for key, values in history.items()})
+    logs = numbers({key: values[-1] for key, values in history.items()})
     if math.isfinite(logs["loss"]):
         if data.validation_data is None:
             return logs
@@ -190,7 +212,7 @@ def _fit(
     return dict.fromkeys([*logs, *validated], math.nan)
 
 
-def _numbers(logs: Mapping[Any, Any]) -> dict[str, float]:
+def numbers(logs: Mapping[Any, Any]) -> dict[str, float]:
     """The numbers in the logs, as floats; a callback may add other things."""
     found = {}
     for key, value in logs.items():
@@ -214,19 +236,30 @@ def _evaluate(
     fit_arguments: Mapping[str, Any],
     steps: int | None = None,
 ) -> dict[str, float]:
-    data = data if isinstance(data, (tuple, list)) else (data,)
-    x, y, sample_weight = (*data, None, None)[:3]
-    batch_sizes = map(fit_arguments.get, ("validation_batch_size", "batch_size"))
+    x, y, sample_weight = _parts(data)
     arguments = {
         "sample_weight": sample_weight,
-        # Without a batch size, Keras puts all data into one batch for `steps=1`.
-        "batch_size": next(filter(None, batch_sizes), 32),
+        "batch_size": evaluation_batch_size(fit_arguments),
         "steps": steps or fit_arguments.get("validation_steps"),
         "return_dict": True,
         "verbose": 0,
     }
     logs = model.evaluate(x, y, **arguments)
     return {f"val_{key}": value for key, value in logs.items()}
+
+
+def _parts(data: Any) -> tuple[Any, Any, Any]:
+    """`x, y, sample_weight` of validation data."""
+    given = data if isinstance(data, (tuple, list)) else (data,)
+    x, y, sample_weight = (*given, None, None)[:3]
+    return x, y, sample_weight
+
+
+def evaluation_batch_size(fit_arguments: Mapping[str, Any]) -> int:
+    """The number of samples in a batch of an evaluation."""
+    batch_sizes = map(fit_arguments.get, ("validation_batch_size", "batch_size"))
+    # Without one, Keras puts all data into one batch for `steps=1`.
+    return next(filter(None, batch_sizes), 32)
 
 
 class _StopOnDivergence(keras.callbacks.Callback):

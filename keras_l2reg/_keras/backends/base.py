@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -11,6 +11,20 @@ from keras_l2reg._keras.steps import Step
 
 # `tf.Tensor`, `jax.Array` or `torch.Tensor`.
 Tensor = Any
+
+
+class StepCost(NamedTuple):
+    """What a training step of one run costs, estimated without compiling it.
+
+    Args:
+        flops: Integer, floating point operations of matrix products, convolutions.
+        bytes: Integer, memory of the state, the gradients and intermediate results.
+        convolves: Boolean, whether it has convolutions.
+    """
+
+    flops: int
+    bytes: int
+    convolves: bool
 
 
 class Backend:
@@ -23,6 +37,8 @@ class Backend:
     # Whether variables that the trained model does not track become constants of its
     # compiled step.
     traces_constants: bool = False
+    # Whether `stacked` compiles the steps of several runs of a model as one program.
+    stacks_runs: bool = False
 
     def __init__(self, name: str):
         self.name = name
@@ -79,6 +95,14 @@ class Backend:
     ) -> Sequence[Tensor]:
         """The gradient of `loss()`, a tensor per variable, zeros where unconnected."""
         raise NotImplementedError(f"The backend {self.name!r} does not train models")
+
+    def stacked(self, model: keras.Model) -> Any:
+        """The compiled steps of several runs of a model at once."""
+        raise NotImplementedError(f"The backend {self.name!r} does not stack runs")
+
+    def free_bytes(self) -> int:
+        """The memory that is free on the device, as far as is known."""
+        raise NotImplementedError(f"The backend {self.name!r} does not stack runs")
 
     def programs(
         self, model: keras.Model, step: Step, batch: tuple | None

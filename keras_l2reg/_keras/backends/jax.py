@@ -12,6 +12,7 @@ from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from keras_l2reg._keras.backends import base
+from keras_l2reg._keras.backends.jax_stacked import StackedModel, free_bytes
 from keras_l2reg._keras.steps import fresh_step, function_within
 
 
@@ -19,6 +20,7 @@ class Backend(base.Backend):
     """See `base.Backend`; XLA computes the default `sum_of_squares` as a tree."""
 
     traces_constants = True
+    stacks_runs = True
 
     def compiles_steps(self, model):
         return bool(model.jit_compile) and not model.run_eagerly
@@ -68,6 +70,12 @@ class Backend(base.Backend):
                 return loss()
 
         return jax.grad(loss_of)([v.value for v in variables])
+
+    def stacked(self, model):
+        return StackedModel(model)
+
+    def free_bytes(self):
+        return free_bytes()
 
     def programs(self, model, step, batch):
         # JAX does not expose the shapes that it traced, so every batch size is tried.
