@@ -10,7 +10,9 @@ import json
 import os
 import pathlib
 import random
+import shlex
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,10 +20,10 @@ import warnings
 
 import keras
 import numpy as np
-from counts import counts
-from rivals import NETWORKS, RIVALS, dense_network, seed_network
+from devices import device_name, peak_memory
+from rivals import NETWORKS, RIVALS, dense_network, seed_network, tabular_network
 
-from keras_l2reg import L2, L2AllWeights, PenaltyLogger, attach
+from keras_l2reg import L2, L2AllWeights, PenaltyLogger, attach, audit, l2_path
 
 JIT = "L2REG_JIT" in os.environ
 BATCH = 128
@@ -35,13 +37,14 @@ def main():
     parser.add_argument("--rounds", type=int, required=True)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
+    print(f"{args.question}, {keras.backend.backend()}: on {device_name()}")
     answer = QUESTIONS[args.question](args.quick, args.rounds)
     args.answer.write_text(json.dumps(answer))
 
 
-def interleaved(rivals, rounds):
+def interleaved(rivals, rounds, warm=True):
     """The results of each rival, one per round, in random order within a round."""
-    for run in rivals.values():
+    for run in rivals.values() if warm else ():
         run()  # traces and warms up
     results = {name: [] for name in rivals}
     for _ in range(rounds):
@@ -135,21 +138,6 @@ def memory(quick, rounds):
     }
 
 
-def peak_memory(call):
-    """Bytes that this process (on Linux) allocates at most during `call`."""
-    call()  # compiles, which also takes memory
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = memory_of("VmRSS")
-    call()
-    return max(memory_of("VmHWM") - before, 0)
-
-
-def memory_of(key):
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    line = next(line for line in lines if line.startswith(key))
-    return int(line.split()[1]) * 1024
-
-
 def compiled_call(function, variable):
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -210,10 +198,18 @@ class FloatLoss(keras.callbacks.Callback):
         self.seen = [float(loss) for loss in self.model.losses]
 
 
+class Empty(keras.callbacks.Callback):
+    """Does nothing after each batch, for which Keras waits."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+
 def watching(quick, rounds):
     """An epoch of a model with each kind of monitoring."""
     answer = {}
-    names = ["seed 784-1024-10"] + ["ResNet50 at 64x64"] * (not quick)
+    is_short = quick or keras.backend.backend() != "tensorflow"
+    names = ["seed 784-1024-10"] + ["ResNet50 at 64x64"] * (not is_short)
     for name in names:
         build, shape, batch, _ = NETWORKS[name]
         steps = 21 if quick else {128: 468, 16: 21}[batch]
@@ -221,8 +217,11 @@ def watching(quick, rounds):
             board = keras.callbacks.TensorBoard(logs, histogram_freq=1)
             watchers = {
                 "none": [],
+                "an empty callback": [Empty()],
                 "PenaltyLogger": [PenaltyLogger()],
                 "PenaltyLogger, every 10 batches": [PenaltyLogger(10)],
+                "with norms": [PenaltyLogger(norms=True)],
+                "with norms, every 10 batches": [PenaltyLogger(10, norms=True)],
                 "TensorBoard histograms": [board],
                 "float(loss) each batch": [FloatLoss()],
             }
@@ -235,53 +234,80 @@ def watching(quick, rounds):
     return answer
 
 
-def attaching(quick, rounds):
-    """Attaching to NASNetMobile and to networks of increasing depth."""
-    sys.setrecursionlimit(100_000)  # Keras traverses a network recursively
+def around(quick, rounds):
+    """What is not a step: to import, to attach to networks of any depth, to audit."""
+    sys.setrecursionlimit(200_000)  # Keras traverses a network recursively
     models = {
         f"{count} layers": dense_network([4] * (count + 1))
-        for count in ([10, 30, 100] if quick else [10, 30, 100, 300, 1000, 3000])
+        for count in ([10, 30, 100] if quick else [10, 100, 1000, 3000, 10000])
     }
     if not quick:
         models["NASNetMobile"] = keras.applications.NASNetMobile(weights=None)
     rivals = {
-        name: timed(functools.partial(attach, model, 1e-4))
+        f"attach, {name}": timed(functools.partial(attach, model, 1e-4))
         for name, model in models.items()
     }
+    audited = list(models)[2]
+    rivals[f"audit, {audited}"] = timed(functools.partial(audit, models[audited]))
+    for command in ("-c 'import keras'", "-c 'import keras_l2reg'"):
+        rivals[f"python {command}"] = timed(functools.partial(python, command))
+    command = "-m keras_l2reg --help"
+    rivals[f"python {command}"] = timed(functools.partial(python, command))
     return interleaved(rivals, rounds)
 
 
+def python(command):
+    command = [sys.executable, *shlex.split(command)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 def path(quick, rounds):
-    """12 strengths x 3 epochs: `l2_path` and two alternatives."""
-    from keras_l2reg import l2_path
-
-    strengths = np.geomspace(1e-5, 1e-2, 3 if quick else 12).tolist()
+    """12 strengths: `l2_path` and its rivals, on a large and on a small network."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(512 if quick else 2560, 784)).astype("float32")
-    y = rng.normal(size=(len(x), 10)).astype("float32")
-    fit = {"batch_size": BATCH, "epochs": 3, "verbose": 0}
-    held_out = (x[:BATCH], y[:BATCH])
+    strengths = np.geomspace(1e-5, 1e-2, 3 if quick else 12).tolist()
 
-    def ours():
-        model = seed_network()
-        model.compile("sgd", "mse")
-        l2_path(model, x, y, l2=strengths, validation_data=held_out, **fit)
+    def data(samples, features, outputs):
+        shapes = (samples, features), (samples, outputs)
+        return [rng.normal(size=shape).astype("float32") for shape in shapes]
+
+    samples = 512 if quick else 2560
+    seed, held_out = data(samples, 784, 10), data(BATCH, 784, 10)
+    fit = {"validation_data": held_out, "batch_size": BATCH, "epochs": 3}
+    answer = {}
+    if keras.backend.backend() == "tensorflow":
+        rivals = path_rivals(seed_network, "sgd", strengths, seed, fit)
+        answer["seed 784-1024-10"] = interleaved(rivals, rounds, warm=False)
+    tabular, held_out = data(1000, 30, 1), data(200, 30, 1)
+    fit = {"validation_data": held_out, "batch_size": 64, "epochs": 5 if quick else 50}
+    rivals = path_rivals(tabular_network, "adam", strengths, tabular, fit)
+    answer["tabular 30-64-64-1"] = interleaved(rivals, rounds, warm=False)
+    return answer
+
+
+def path_rivals(build, optimizer, strengths, data, fit):
+    def ours(**arguments):
+        model = build()
+        model.compile(optimizer, "mse")
+        l2_path(model, *data, l2=strengths, verbose=0, **fit, **arguments)
 
     def rebuild(strength):
-        model = seed_network(keras.regularizers.L2(strength))
-        model.compile("sgd", "mse")
+        model = build(keras.regularizers.L2(strength))
+        model.compile(optimizer, "mse")
         return model
 
     def loop():
         for strength in strengths:
-            rebuild(strength).fit(x, y, validation_data=held_out, **fit)
+            rebuild(strength).fit(*data, verbose=0, **fit)
 
     rivals = {"l2_path": timed(ours), "rebuild per strength": timed(loop)}
+    if keras.backend.backend() == "jax":
+        one_by_one = functools.partial(ours, together=False)
+        rivals["l2_path, together=False"] = timed(one_by_one)
     try:
         import keras_tuner
     except ImportError:
         print("path: skipped KerasTuner, which is not installed")
-        return interleaved(rivals, rounds)
+        return rivals
 
     def tuner():
         with tempfile.TemporaryDirectory() as folder:
@@ -291,10 +317,19 @@ def path(quick, rounds):
                 max_trials=len(strengths),
                 directory=folder,
             )
-            search.search(x, y, validation_data=held_out, **fit)
+            search.search(*data, verbose=0, **fit)
 
     rivals["KerasTuner GridSearch"] = timed(tuner)
-    return interleaved(rivals, rounds)
+    return rivals
+
+
+def counted(quick, rounds):
+    """What a step consists of; the same in every round."""
+    if keras.backend.backend() == "torch":
+        from counts_torch import counts
+    else:
+        from counts import counts
+    return counts(quick)
 
 
 def growth(quick, rounds):
@@ -314,11 +349,10 @@ def growth(quick, rounds):
 
 QUESTIONS = {
     "step": step,
-    # The same in every round.
-    "counts": lambda quick, rounds: counts(quick),
+    "counts": counted,
     "memory": memory,
     "watching": watching,
-    "attach": attaching,
+    "around": around,
     "path": path,
     "growth": growth,
 }

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 BARE, KERAS, OURS = "no penalty", "keras.regularizers.L2", "L2AllWeights"
+DECAY, OUR_DECAY = "weight_decay", "decay of L2AllWeights"
 
 
 def show(results):
@@ -86,6 +87,8 @@ def step_table(mode, answer):
                 spread(added_of_keras(rounds, rival), digits=2),
             )
         made.add_row(network, "loss split", "", spread(loss_split(rounds), digits=2))
+        decay = quartiles(ratios(rounds[OUR_DECAY], rounds[DECAY]))
+        made.add_row(network, "our decay, of Keras'", "", spread(decay))
         made.add_section()
     return made
 
@@ -121,18 +124,22 @@ def watching_table(mode, answer):
     return made
 
 
-def attach_table(mode, answer):
-    made = table(f"Attaching, {mode}", "model", "seconds")
+def around_table(mode, answer):
+    made = table(f"Around the steps, {mode}", "what", "seconds")
     for name, seconds in answer.items():
         made.add_row(name, spread(quartiles(seconds)))
     return made
 
 
 def path_table(mode, answer):
-    made = table(f"A path of strengths, {mode}", "way", "seconds", "of l2_path")
-    for name, seconds in answer.items():
-        shares = ratios(seconds, answer["l2_path"])
-        made.add_row(name, spread(quartiles(seconds)), spread(quartiles(shares)))
+    columns = "network", "way", "seconds", "of l2_path"
+    made = table(f"A path of strengths, {mode}", *columns)
+    for network, rounds in answer.items():
+        for name, seconds in rounds.items():
+            shares = ratios(seconds, rounds["l2_path"])
+            row = spread(quartiles(seconds)), spread(quartiles(shares))
+            made.add_row(network, name, *row)
+        made.add_section()
     return made
 
 
@@ -156,7 +163,7 @@ TABLES = {
     "counts": counts_table,
     "memory": memory_table,
     "watching": watching_table,
-    "attach": attach_table,
+    "around": around_table,
     "path": path_table,
     "growth": growth_table,
 }
@@ -181,7 +188,7 @@ def draw(results, path):
 
 
 def step_panel(axes, by_mode):
-    rivals = {"by hand": "0.75", "weight_decay": "0.5", OURS: "0.15"}
+    rivals = {"by hand": "0.75", DECAY: "0.5", OURS: "0.15"}
     rows = [
         (f"{network}\n{mode}", rounds)
         for mode, answer in by_mode.items()
@@ -210,11 +217,11 @@ def step_panel(axes, by_mode):
     axes.legend(fontsize="small", loc="upper right")
 
 
-def attach_panel(axes, by_mode):
+def around_panel(axes, by_mode):
     layers = {
-        int(name.split()[0]): statistics.median(seconds)
+        int(name.split()[1]): statistics.median(seconds)
         for name, seconds in by_mode["tensorflow"].items()
-        if name.endswith("layers")
+        if name.startswith("attach") and name.endswith("layers")
     }
     axes.loglog(list(layers), list(layers.values()), "o-", color="0.15")
     axes.set(xlabel="layers", ylabel="seconds to attach", title="Attach")
@@ -240,4 +247,4 @@ def growth_panel(axes, by_mode):
     axes.legend(fontsize="small")
 
 
-PANELS = {"step": step_panel, "attach": attach_panel, "growth": growth_panel}
+PANELS = {"step": step_panel, "around": around_panel, "growth": growth_panel}

@@ -16,6 +16,10 @@ def dense_network(widths, regularizer=None):
     return keras.Sequential(layers)
 
 
+def tabular_network(regularizer=None):
+    return dense_network([30, 64, 64, 1], regularizer)
+
+
 def deep_network(regularizer=None):
     return dense_network([256] * 51, regularizer)
 
@@ -73,6 +77,10 @@ RIVALS = {
     "keras.regularizers.L2": lambda build: (build(keras.regularizers.L2(1e-4)), None),
     "by hand": lambda build: (by_hand(build()), None),
     "weight_decay": lambda build: (build(), 2e-4),
+    "decay of L2AllWeights": lambda build: (
+        L2AllWeights(build(), weight_decay=2e-4),
+        None,
+    ),
     "attach": lambda build: (attach(build(), L2(1e-4)), None),
     "L2AllWeights": lambda build: (L2AllWeights(build(), l2=1e-4), None),
 }

@@ -1,4 +1,4 @@
-"""The cost of a penalty: six questions, each answered by ratios within one run.
+"""The cost of a penalty: seven questions, each answered by ratios within one run.
 
     python benchmarks/run.py            # all; about an hour on 2 cores
     python benchmarks/run.py --quick    # tiny sizes, only to check that it works
@@ -22,6 +22,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).parent
 MODES = {
@@ -33,15 +34,19 @@ MODES = {
 # Rounds in each process.
 QUESTIONS = {
     "step": 5,
+    "counts": 1,
     "memory": 1,
     "watching": 3,
-    "attach": 2,
+    "around": 3,
     "path": 2,
     "growth": 3,
 }
-PROCESSES = 3
-# Answers that hardly depend on the backend are measured on TensorFlow only.
-TENSORFLOW_ONLY = ("watching", "attach", "path")
+PROCESSES = 2
+# Answers that hardly vary between processes.
+ONE_PROCESS = ("counts", "memory", "around", "path")
+# Answers that hardly depend on the backend, and those that XLA does not change.
+TENSORFLOW_ONLY = ("around",)
+WITHOUT_XLA = ("watching", "path")
 
 
 def main():
@@ -55,6 +60,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=HERE)
     args = parser.parse_args()
 
+    start = time.monotonic()
     file = args.out / "results.json"
     results = earlier(file) | {"machine": machine(), "quick": args.quick}
     print(results["machine"])
@@ -63,16 +69,25 @@ def main():
         for mode in args.backends:
             if not importlib.util.find_spec(MODES[mode]["KERAS_BACKEND"]):
                 print(f"{question}, {mode}: skipped, not installed")
-            elif question not in TENSORFLOW_ONLY or mode == "tensorflow":
-                processes = 1 if args.quick else args.processes
+            elif is_asked(question, mode):
+                is_one = args.quick or question in ONE_PROCESS
+                processes = 1 if is_one else args.processes
                 answer = ask(question, mode, args.quick, processes)
                 results["answers"].setdefault(question, {})[mode] = answer
                 file.write_text(json.dumps(results, indent=1) + "\n")
 
     from report import draw, show
 
+    results["seconds"] = round(time.monotonic() - start)
+    file.write_text(json.dumps(results, indent=1) + "\n")
     show(results)
     draw(results, args.out / "results.png")
+
+
+def is_asked(question, mode):
+    if question in TENSORFLOW_ONLY:
+        return mode == "tensorflow"
+    return mode != "tensorflow-xla" or question not in WITHOUT_XLA
 
 
 def earlier(file):
