@@ -166,7 +166,7 @@ def _sum_of_squares(weights):
 
 
 def _parts(w):
-    """Vectors whose squares add up to those of `w`: itself, or the norms of its rows."""
+    """Vectors whose squares add up to those of `w`: itself, or norms of its rows."""
     size = w.numel()
     if size <= _SMALL:
         return [w.reshape(-1)]
