@@ -31,7 +31,9 @@ class Backend(base.Backend):
         of_one = _xla_squares if in_xla() else _squares
         return functools.reduce(tf.add, [of_one(w) for w in weights])
 
-    def decay(self, variables, share):
+    def decay(self, variables, share, multiplier=1.0):
+        share = base.scaled(share, multiplier)
+
         # As Keras' optimizers do, for mirrored variables.
         def in_cross_replica(strategy, share):
             for variable in variables:

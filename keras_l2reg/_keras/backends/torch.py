@@ -26,13 +26,13 @@ class Backend(base.Backend):
         return _SumOfSquares.apply(*weights)
 
     @torch.no_grad()
-    def decay(self, variables, share):
+    def decay(self, variables, share, multiplier=1.0):
         values = [v.value for v in variables]
-        wide = functools.reduce(torch.promote_types, [w.dtype for w in values])
-        share = share.to(torch.promote_types(wide, share.dtype))
+        dtypes = {w.dtype for w in values}
+        share = share.to(functools.reduce(torch.promote_types, dtypes, share.dtype))
         # One call for all weights, as Keras' optimizers do.
         torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
-            values, 1.0 - share
+            values, torch.rsub(share, 1.0, alpha=multiplier)
         )
 
     def sum_of_absolutes(self, weights):
