@@ -1,16 +1,16 @@
-"""What a step costs on torch, counted instead of timed: operations, bytes, Python calls.
+"""What a step costs on torch: operations, bytes and Python calls, counted.
 
     KERAS_BACKEND=torch python benchmarks/counts_torch.py [--quick]
 
 Counts do not depend on the machine or on its other load:
 
-==============  ==============================================================
-launches        operations of torch that compute something (no views)
-allocated MB    what they allocate; freed memory is not subtracted
-passes          elements that the operations on tensors of at least 1000
-                elements read and write, per penalized element
-Python calls    calls of Python functions, as `sys.setprofile` sees them
-==============  ==============================================================
+============  ==================================================================
+launches      operations that compute something: not views, but each tensor of a
+              `_foreach` operation
+allocated MB  what they allocate; memory that is freed again is not subtracted
+moved MB      the tensors that they read and write, as if nothing stayed in cache
+Python calls  calls of Python functions
+============  ==================================================================
 """
 
 import argparse
@@ -26,8 +26,6 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 COUNTED = ("no penalty", "keras.regularizers.L2", "attach", "L2AllWeights")
-# Below this, an operation costs its launch rather than its passes.
-SMALL = 1000
 
 
 def counts(quick=False):
@@ -102,24 +100,24 @@ class _Passes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if func.is_view or func.namespace != "aten" or func in _FREE:
-            return result
-        written = [result]
-        if func._schema.is_mutable:
-            names = [
-                a
-                for a, p in zip(args, func._schema.arguments, strict=False)
-                if p.alias_info is not None and p.alias_info.is_write
-            ]
-            written = names
         read = _tensors([args, kwargs])
+        is_free = func.is_view or func == torch.ops.aten.detach.default
+        if is_free or func.namespace != "aten" or not read:
+            return result
+        if func._schema.is_mutable:
+            written = [
+                argument
+                for argument, declared in zip(
+                    args, func._schema.arguments, strict=False
+                )
+                if declared.alias_info is not None and declared.alias_info.is_write
+            ]
+        else:
+            written = [result]
         tensors = len(_tensors(args[:1])) if "_foreach" in func.name() else 1
         self.launches[func.name()] += tensors
         self.bytes += sum(_size(t) for t in [*read, *_tensors(written)])
         return result
-
-
-_FREE = (torch.ops.aten.detach.default, torch.ops.aten._to_copy.default)
 
 
 def _tensors(nest):
@@ -140,10 +138,10 @@ def main():
     for network, rivals in answer.items():
         bare = rivals["no penalty"]
         for rival, values in rivals.items():
-            row = {
-                k: round(v[0] - bare[k][0] * (rival != "no penalty"), 2)
-                for k, v in values.items()
-            }
+            added = {key: value[0] for key, value in values.items()}
+            if rival != "no penalty":
+                added = {key: value - bare[key][0] for key, value in added.items()}
+            row = {key: round(value, 2) for key, value in added.items()}
             print(f"{network:20} {rival:24} {json.dumps(row)}")
 
 

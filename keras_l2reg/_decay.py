@@ -211,13 +211,13 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
 
     def _share(self, updater: Any, peak: keras.Variable) -> Any:
         """The share of a weight with multiplier 1 that this step takes."""
-        learning_rate: Any = ops.cast(updater.learning_rate, self._dtype)
-        share: Any = self._rate.value
+        share: Any = self._rate
         is_update = _keras.is_update(updater)
         if is_update is not True:
             share = share * ops.cast(is_update, self._dtype)
         if self.couple == "lr":
-            return share * learning_rate
+            return ops.multiply(share, updater.learning_rate)
+        learning_rate: Any = ops.cast(updater.learning_rate, self._dtype)
         highest: Any = ops.maximum(peak, learning_rate)
         peak.assign(highest)
         share = share * (learning_rate / ops.maximum(highest, _TINY))
