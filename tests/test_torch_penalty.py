@@ -80,15 +80,15 @@ def functional(weights):
 
 
 def with_a_graph(weights):
-    return torch.autograd.grad(loss(weights), weights, create_graph=True)
-
-
-def backward_with_a_graph(weights):
     with pytest.warns(UserWarning, match="reference cycle"):
         loss(weights).backward(create_graph=True)
     found = [w.grad for w in weights]
     for w in weights:
         w.grad = None
+    total = sum(gradient.sum() for gradient in found)
+    for w, second in zip(weights, torch.autograd.grad(total, weights), strict=True):
+        by_hand = 2 * STRENGTH - np.sin(as_float64(w))
+        np.testing.assert_allclose(as_float64(second), by_hand, atol=1e-6)
     return found
 
 
@@ -153,20 +153,6 @@ def live(weights):
     return [w.grad for w in weights]
 
 
-def in_distributed_training(weights):
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
-    )
-    try:
-        module = torch.nn.Module()
-        module.weights = torch.nn.ParameterList(weights)
-        module.forward = lambda: loss([*module.weights])
-        torch.nn.parallel.DistributedDataParallel(module)().backward()
-    finally:
-        torch.distributed.destroy_process_group()
-    return [w.grad for w in weights]
-
-
 MODES = (
     plain,
     scaled,
@@ -176,7 +162,6 @@ MODES = (
     retained_and_reset,
     functional,
     with_a_graph,
-    backward_with_a_graph,
     to_inputs,
     seen_by_hooks,
     seen_after_accumulation,
@@ -186,7 +171,6 @@ MODES = (
     one_by_one,
     in_two_terms,
     live,
-    in_distributed_training,
 )
 
 
@@ -237,6 +221,42 @@ def test_gradients_that_share_their_memory():
     for w in (a, b):
         by_hand = data.reshape(w.shape) + 2 * STRENGTH * as_float64(w)
         np.testing.assert_allclose(as_float64(w.grad), by_hand, atol=1e-6)
+
+
+def test_gradients_in_a_buffer_of_the_user_stay_there(weights):
+    buffer = torch.zeros(sum(w.numel() for w in weights))
+    parts = buffer.split([w.numel() for w in weights])
+    for w, part in zip(weights, parts, strict=True):
+        w.grad = part.view(w.shape)
+    loss(weights).backward()
+    by_hand = np.concatenate([expected(w).ravel() for w in weights])
+    np.testing.assert_allclose(as_float64(buffer), by_hand, atol=1e-6)
+
+
+def test_processes_exchange_the_gradient_with_that_of_the_penalty(weights):
+    exchanged = []
+
+    def exchange(_, bucket):
+        exchanged.append(as_float64(bucket.buffer()).copy())
+        future = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        module = torch.nn.Module()
+        module.weights = torch.nn.ParameterList(weights)
+        module.forward = lambda: loss([*module.weights])
+        parallel = torch.nn.parallel.DistributedDataParallel(module)
+        parallel.register_comm_hook(None, exchange)
+        parallel().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    by_hand = np.concatenate([expected(w).ravel() for w in weights])
+    found = np.sort(np.concatenate(exchanged))
+    np.testing.assert_allclose(found, np.sort(by_hand), atol=1e-6)
 
 
 def test_a_sparse_gradient_becomes_dense():
