@@ -12,6 +12,7 @@ step.
 """
 
 import math
+import operator
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
@@ -27,6 +28,7 @@ from keras_l2reg._strengths import strength_value
 from keras_l2reg._validation import check_number
 from keras_l2reg.weights import listed
 
+Groups = dict[tuple[int, float], list[keras.Variable]]
 Couple = Literal["lr", "independent", "corrected"]
 
 # Where the learning rate has been 0 so far, its share of the highest one is 0.
@@ -184,24 +186,38 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
             self._share(updater, peak)
             for updater, peak in zip(updaters, self._peaks, strict=True)
         ]
+        for (index, multiplier), members in self._groups(variables).items():
+            _keras.backend.decay(members, shares[index], multiplier)
+
+    def _groups(self, variables: Sequence[keras.Variable]) -> Groups:
+        """The variables to decay, by the index of their updater and their multiplier.
+
+        Those of the last step are kept, since eager steps repeat the same variables.
+        """
+        known, groups = self._rule.last_groups
+        if len(known) == len(variables) and all(map(operator.is_, known, variables)):
+            return groups
+        updaters = _keras.updaters(self.inner_optimizer)
         index_of = {id(updater): index for index, updater in enumerate(updaters)}
-        groups: dict[tuple[int, float], list[keras.Variable]] = {}
+        groups = {}
         for variable in variables:
             multiplier = self._multipliers[self._get_variable_index(variable)]
-            if multiplier:
+            if multiplier and self.is_updated(variable):
                 updater = _keras.updater_of(self.inner_optimizer, variable)
                 key = index_of[id(updater)], multiplier
                 groups.setdefault(key, []).append(variable)
-        for (index, multiplier), members in groups.items():
-            _keras.backend.decay(members, shares[index] * multiplier)
+        self._rule.last_groups = [*variables], groups
+        return groups
 
     def _share(self, updater: Any, peak: keras.Variable) -> Any:
         """The share of a weight with multiplier 1 that this step takes."""
-        learning_rate: Any = ops.cast(updater.learning_rate, self._dtype)
-        is_update: Any = ops.cast(_keras.is_update(updater), self._dtype)
-        share = is_update * self._rate
+        share: Any = self._rate
+        is_update = _keras.is_update(updater)
+        if is_update is not True:
+            share = share * ops.cast(is_update, self._dtype)
         if self.couple == "lr":
-            return share * learning_rate
+            return ops.multiply(share, updater.learning_rate)
+        learning_rate: Any = ops.cast(updater.learning_rate, self._dtype)
         highest: Any = ops.maximum(peak, learning_rate)
         peak.assign(highest)
         share = share * (learning_rate / ops.maximum(highest, _TINY))
@@ -257,6 +273,7 @@ class _Rule:
             )
         if max_learning_rate is not None:
             max_learning_rate = check_number(max_learning_rate, "max_learning_rate")
+        self.last_groups: tuple[list[keras.Variable], Groups] = [], {}
         self.rows = [(path, float(multiplier)) for path, multiplier in rows]
         self.couple: Couple = couple
         self.max_learning_rate = max_learning_rate

@@ -44,7 +44,7 @@ def total_penalty(variables: Iterable[keras.Variable]) -> Any:
         if type(regularizer) is TowardsStart:
             weight = regularizer.distance(variable)
             regularizer = regularizer.regularizer
-        key = id(regularizer), keras.backend.standardize_dtype(weight.dtype)
+        key = id(regularizer), weight.dtype
         groups.setdefault(key, (regularizer, []))[1].append(weight)
     return functools.reduce(ops.add, [_penalty(*group) for group in groups.values()])
 

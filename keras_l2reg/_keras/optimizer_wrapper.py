@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_l2reg._keras.optimizers import decay_of_zero_skipped
+
 
 class OptimizerWrapper(keras.optimizers.Optimizer):
     """Hands gradients on to another optimizer; subclasses act before its update.
@@ -22,6 +24,10 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
 
     def before_update(self, variables: Sequence[keras.Variable]) -> None:
         """Called before the inner optimizer gets the gradients of `variables`."""
+
+    def is_updated(self, variable: keras.Variable) -> bool:
+        """Whether its gradient is one, and not the value to assign, as for scales."""
+        return not self._overwrite_variable_with_gradient(variable)
 
     def index_of(self, variable: keras.Variable) -> int | None:
         """The index among the variables that it was built for, `None` if not there."""
@@ -41,15 +47,10 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         variables = trainable_variables or self._trainable_variables
         # If the numbers differ, the inner optimizer raises.
         if len(grads) == len(variables):
-            self.before_update(
-                [
-                    v
-                    for gradient, v in zip(grads, variables, strict=True)
-                    if gradient is not None
-                    and not self._overwrite_variable_with_gradient(v)
-                ]
-            )
-        self.inner_optimizer.apply(grads, trainable_variables)
+            pairs = zip(grads, variables, strict=True)
+            self.before_update([v for gradient, v in pairs if gradient is not None])
+        with decay_of_zero_skipped(self.inner_optimizer):
+            self.inner_optimizer.apply(grads, trainable_variables)
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> Any:
         super().apply_gradients(grads_and_vars)

@@ -100,17 +100,35 @@ def stop_decay(optimizer: Any) -> list[tuple[Any, str, float]]:
     return replaced
 
 
+@contextlib.contextmanager
+def decay_of_zero_skipped(optimizer: Any) -> Iterator[None]:
+    """In this context, a weight decay of 0 is `None`, for which Keras does nothing.
+
+    For 0.0, it would multiply every weight by 1.0.
+    """
+    skipped = [u for u in updaters(optimizer) if getattr(u, "weight_decay", None) == 0]
+    for updater in skipped:
+        updater.weight_decay = None
+    try:
+        yield
+    finally:
+        for updater in skipped:
+            updater.weight_decay = 0.0
+
+
 def learning_rate_of(optimizer: Any) -> Any:
     """What the learning rate comes from: a variable, a schedule or a function."""
     return optimizer._learning_rate
 
 
 def is_update(optimizer: Any) -> Any:
-    """1.0 if the next `apply` updates the weights; 0.0 if it only adds up gradients."""
+    """Whether the next `apply` updates the weights, and does not only add up gradients.
+
+    Returns:
+        `True`, or a boolean tensor if the optimizer accumulates gradients.
+    """
     steps = optimizer.gradient_accumulation_steps
-    if not steps:
-        return 1.0
-    return ops.cast(ops.equal((optimizer._iterations + 1) % steps, 0), "float32")
+    return not steps or ops.equal((optimizer._iterations + 1) % steps, 0)
 
 
 def exchange_optimizer(model: keras.Model, old: Any, new: Any) -> None:

@@ -79,8 +79,14 @@ class Backend:
         """
         return functools.reduce(ops.add, [ops.sum(ops.square(w)) for w in weights])
 
-    def decay(self, variables: Sequence[keras.Variable], share: Tensor) -> None:
-        """`w -= share * w` for each variable, with the product in 32 bits or more."""
+    def decay(
+        self,
+        variables: Sequence[keras.Variable],
+        share: Tensor,
+        multiplier: float = 1.0,
+    ) -> None:
+        """`w -= multiplier * share * w`, with the product in 32 bits or more."""
+        share = scaled(share, multiplier)
         for variable in variables:
             wide = keras.backend.result_type(variable.dtype, share.dtype)
             w = ops.cast(variable, wide)
@@ -114,3 +120,8 @@ class Backend:
             are compared by `==`.
         """
         return ()
+
+
+def scaled(share: Tensor, multiplier: float) -> Tensor:
+    """`multiplier * share`, without an operation for 1."""
+    return share if multiplier == 1.0 else share * multiplier

@@ -35,7 +35,9 @@ class Backend(base.Backend):
         # The native operation reads the weight once and does not store its square.
         return 2.0 * tf.add_n([tf.nn.l2_loss(w) for w in weights])
 
-    def decay(self, variables, share):
+    def decay(self, variables, share, multiplier=1.0):
+        share = base.scaled(share, multiplier)
+
         # As Keras' optimizers do, for mirrored variables.
         def in_cross_replica(strategy, share):
             for variable in variables:

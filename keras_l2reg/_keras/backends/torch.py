@@ -26,13 +26,13 @@ class Backend(base.Backend):
         return _SumOfSquares.apply(*weights)
 
     @torch.no_grad()
-    def decay(self, variables, share):
+    def decay(self, variables, share, multiplier=1.0):
         values = [v.value for v in variables]
-        wide = functools.reduce(torch.promote_types, [w.dtype for w in values])
-        share = share.to(torch.promote_types(wide, share.dtype))
+        dtypes = {w.dtype for w in values}
+        share = share.to(functools.reduce(torch.promote_types, dtypes, share.dtype))
         # One call for all weights, as Keras' optimizers do.
         torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
-            values, 1.0 - share
+            values, torch.rsub(share, 1.0, alpha=multiplier)
         )
 
     def sum_of_absolutes(self, weights):
@@ -44,18 +44,41 @@ class Backend(base.Backend):
 
 
 class _SumOfSquares(torch.autograd.Function):
-    """One pass over the weights forward, one backward; autograd takes three."""
+    """`sum_k sum(w_k**2)`, whose gradient needs no memory of its own.
+
+    Autograd would make a tensor `2 * w` for each weight and add it to the gradient of
+    the data. In a plain `backward()`, nobody sees the two apart, so there this adds
+    `2 * w` to each `w.grad` in place, at the end of the pass. Elsewhere it returns
+    gradients, as any function does: see `_accumulating`.
+    """
 
     @staticmethod
     def forward(context, *weights):  # pyright: ignore[reportIncompatibleMethodOverride]
         context.save_for_backward(*weights)
         context.save_for_forward(*weights)
-        return functools.reduce(torch.add, [_squares(w) for w in weights])
+        return _sum_of_squares(weights)
 
     @staticmethod
     def backward(context, upstream):  # pyright: ignore[reportIncompatibleMethodOverride]
         twice = 2.0 * upstream
-        return tuple(twice * w for w in context.saved_tensors)
+        weights = context.saved_tensors
+        leaves = _accumulating(context.next_functions)
+        if leaves is None:
+            return tuple(twice * w for w in weights)
+        versions = [w._version for w in weights]
+
+        def add():
+            if [w._version for w in weights] != versions:
+                raise RuntimeError(
+                    "Expected weights that do not change during `backward()`. "
+                    "Received: weights that a hook on their `AccumulateGrad` changed, "
+                    "which torch does not show; use "
+                    "`weight.register_post_accumulate_grad_hook` instead"
+                )
+            _add_to_gradients(leaves, weights, twice)
+
+        torch.autograd.Variable._execution_engine.queue_callback(add)
+        return (None,) * len(weights)
 
     @staticmethod
     def jvp(context, *tangents):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -74,26 +97,86 @@ def _exact_sum(w):
     return w.sum(dtype=wide).to(w.dtype)
 
 
-def _squares(w):
-    flat = w.contiguous().view(-1)
-    size = flat.numel()
-    if flat.dtype == torch.float64:
-        return torch.dot(flat, flat)
-    if size <= _SMALL:
-        return _small_squares(flat)
-    length = _row_length(size)
-    rows = flat.as_strided((size // length, length), (length, 1))
-    total = _small_squares(torch.linalg.vector_norm(rows, dim=1))
-    if size % length:
-        rest = flat[-(size % length) :]
-        total = total + torch.dot(rest, rest)
-    return total
+def _accumulating(edges):
+    """The weights, if all that happens to their gradients is to go to their `.grad`.
+
+    Otherwise, `None`: in `torch.autograd.grad` and `backward(inputs=...)`, for a
+    gradient of the gradient, for weights that were computed from others, that have
+    hooks or already a gradient, and among several processes, which exchange gradients
+    as they arrive.
+    """
+    if (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or (torch.distributed.is_available() and torch.distributed.is_initialized())
+    ):
+        return None
+    leaves = []
+    for node, _ in edges:
+        leaf = getattr(node, "variable", None)
+        if (
+            leaf is None
+            or leaf.grad is not None
+            or leaf._backward_hooks
+            or leaf._post_accumulate_grad_hooks
+        ):
+            return None
+        leaves.append(leaf)
+    try:
+        executed = [torch._C._will_engine_execute_node(node) for node, _ in edges]
+    except RuntimeError:
+        # In `torch.autograd.grad`.
+        return None
+    return leaves if all(executed) else None
 
 
-def _small_squares(flat):
+@torch.no_grad()
+def _add_to_gradients(leaves, weights, factor):
+    """`leaf.grad += factor * weight` for each pair."""
+    gradients, terms = [], []
+    for leaf, weight in zip(leaves, weights, strict=True):
+        if _is_owned(leaf.grad):
+            gradients.append(leaf.grad)
+            terms.append(weight)
+        else:
+            extra = factor * weight
+            leaf.grad = extra if leaf.grad is None else extra + leaf.grad
+    if gradients:
+        # With a tensor as factor, a GPU need not be waited for.
+        torch._foreach_addcmul_(gradients, terms, [factor] * len(terms))
+
+
+def _is_owned(gradient):
+    """Whether no other tensor has the memory of `gradient`, as views of a sum may."""
+    if gradient is None or gradient.is_sparse:
+        return False
+    # One is the tensor's, one that of the Python object made here.
+    return torch._C._storage_Use_Count(gradient.untyped_storage()._cdata) == 2
+
+
+def _sum_of_squares(weights):
+    if weights[0].dtype == torch.float64:
+        flat = [w.reshape(-1) for w in weights]
+        return functools.reduce(torch.add, [torch.dot(w, w) for w in flat])
+    parts = [part for w in weights for part in _parts(w)]
+    flat = parts[0] if len(parts) == 1 else torch.cat(parts)
     # `dot` is one call, but adds up term by term; `sum` adds up as a tree.
     is_short = flat.numel() <= 2 * _ROW
     return torch.dot(flat, flat) if is_short else flat.square().sum()
+
+
+def _parts(w):
+    """Vectors whose squares add up to those of `w`: itself, or norms of its rows."""
+    size = w.numel()
+    if size <= _SMALL:
+        return [w.reshape(-1)]
+    length = _row_length(size)
+    if size % length == 0:
+        return [torch.linalg.vector_norm(w.reshape(-1, length), dim=1)]
+    flat = w.reshape(-1)
+    end = size - size % length
+    rows = flat[:end].view(-1, length)
+    return [torch.linalg.vector_norm(rows, dim=1), flat[end:]]
 
 
 @functools.cache
