@@ -143,7 +143,9 @@ def _add_to_gradients(leaves, weights, factor):
             leaf.grad = extra if leaf.grad is None else extra + leaf.grad
     if gradients:
         # With a tensor as factor, a GPU need not be waited for.
-        torch._foreach_addcmul_(gradients, terms, [factor] * len(terms))
+        torch._foreach_addcmul_(  # pyright: ignore[reportPrivateImportUsage]
+            gradients, terms, [factor] * len(terms)
+        )
 
 
 def _is_owned(gradient):
