@@ -38,6 +38,7 @@ from keras.src.trainers.compile_utils import MetricsList
 from keras_l2reg._keras.attributes import regularizer_attribute, unbuilt_names
 from keras_l2reg._keras.backends import backend
 from keras_l2reg._keras.callbacks import BatchLogsCallback
+from keras_l2reg._keras.epochs import Epochs
 from keras_l2reg._keras.layers import (
     all_layers,
     consumers,
@@ -86,6 +87,7 @@ from keras_l2reg._keras.variables import check_variables_accept, is_seed
 
 __all__ = [
     "BatchLogsCallback",
+    "Epochs",
     "MetricsList",
     "OptimizerWrapper",
     "added_losses_at",

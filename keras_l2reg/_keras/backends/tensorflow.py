@@ -10,6 +10,7 @@ from tensorflow.python.ops import control_flow_util
 
 from keras_l2reg._keras.backends import base
 from keras_l2reg._keras.steps import fresh_step, function_within
+from keras_l2reg._keras.tensorflow_epochs import TensorFlowEpochs, is_step
 
 # Short enough that adding up a row term by term keeps the precision of float32.
 _XLA_ROW = 16
@@ -20,6 +21,9 @@ class Backend(base.Backend):
 
     def compiles_steps(self, model):
         return not model.run_eagerly
+
+    def epochs(self, model):
+        return TensorFlowEpochs(model)
 
     def compiled_in_fit(self, model, function):
         return tf.function(function) if self.compiles_steps(model) else function
@@ -57,12 +61,12 @@ class Backend(base.Backend):
         )
 
     def programs(self, model, step, batch):
-        traced = function_within(getattr(model, f"{step}_function"), _is_step)
+        traced = function_within(getattr(model, f"{step}_function"), is_step)
         for concrete in _traces_in_use(traced) if traced else ():
             args, kwargs = concrete.structured_input_signature
 
             def fresh(args=args, kwargs=kwargs):
-                again = function_within(fresh_step(model, step), _is_step)
+                again = function_within(fresh_step(model, step), is_step)
                 return _program(again.get_concrete_function(*args, **kwargs).graph)
 
             yield _program(concrete.graph), fresh
@@ -95,12 +99,6 @@ def _xla_sum(w):
     flat = tf.pad(flat, [[0, -tf.size(flat) % _XLA_ROW]])
     rows = tf.reduce_sum(tf.reshape(flat, [-1, _XLA_ROW]), axis=1)
     return tf.cast(tf.reduce_sum(tf.cast(rows, "float64")), w.dtype)
-
-
-def _is_step(function):
-    return hasattr(function, "_list_all_concrete_functions") and (
-        function.__name__ == "one_step_on_data"
-    )
 
 
 def _traces_in_use(function):

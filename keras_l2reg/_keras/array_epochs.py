@@ -1,0 +1,149 @@
+"""Epochs on arrays, which are converted once for many fits and evaluations.
+
+The figures are those of Keras' `fit` and `evaluate`: the same batches in the same
+order, as Keras' own adapter converts, weights and shuffles them.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.trainers.data_adapters.array_data_adapter import (
+    ArrayDataAdapter,
+    can_convert_arrays,
+)
+
+from keras_l2reg._keras.epochs import Epochs, Samples
+
+Tensor = Any
+
+# Arguments of `fit` that say what is in a batch, and those that only validation needs.
+_OF_BATCHES = {"batch_size", "shuffle", "class_weight"}
+_OF_VALIDATION = {"validation_steps", "validation_batch_size", "validation_freq"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """The batches of an epoch on arrays.
+
+    Args:
+        samples: The arrays that they are made of, and `arguments` those of the adapter.
+        tensors: A batch of all samples, a nest of tensors.
+        indices: An adapter whose batches contain the indices of their samples.
+    """
+
+    samples: Samples
+    arguments: dict[str, Any]
+    tensors: Any
+    indices: ArrayDataAdapter
+
+    @property
+    def size(self) -> int:
+        """The number of samples in each batch; the last one may have fewer."""
+        return self.indices.batch_size
+
+    @property
+    def is_even(self) -> bool:
+        """Whether the last batch is as large as the others."""
+        return not self.indices.has_partial_batch
+
+    def are_of(self, samples: Samples, arguments: dict[str, Any]) -> bool:
+        """Whether they are made of these very arrays."""
+        pairs = zip(self.samples, samples, strict=True)
+        return all(a is b for a, b in pairs) and self.arguments == arguments
+
+
+class ArrayEpochs(Epochs):
+    """Epochs on arrays that a backend runs by itself; Keras runs any others."""
+
+    def __init__(self, model: keras.Model):
+        super().__init__(model)
+        # The batches of the last fit and of the last evaluation.
+        self._kept: dict[str, Batches] = {}
+
+    # ------------------------------------------------- what a backend overrides
+
+    def can_run(self, batches: Batches) -> bool:
+        """Whether `train` and `test` do what Keras does for this model."""
+        raise NotImplementedError
+
+    def read(self, adapter: ArrayDataAdapter) -> Iterable[Any]:
+        """The batches of an epoch, read as Keras reads them."""
+        raise NotImplementedError
+
+    def train(self, batches: Batches, order: list[Tensor]) -> dict[str, Tensor]:
+        """Take a training step on each batch; the metrics after the last one.
+
+        Args:
+            batches: The `Batches`.
+            order: A list of vectors, the indices of the samples in each batch.
+        """
+        raise NotImplementedError
+
+    def test(self, batches: Batches, order: list[Tensor]) -> dict[str, Tensor]:
+        """Evaluate the model on each batch, as `train`."""
+        raise NotImplementedError
+
+    def orders(self, batches: Batches) -> Iterator[list[Tensor]]:
+        """The arguments `order` of each epoch of a fit, as Keras shuffles."""
+        while True:
+            yield [*self.read(batches.indices)]
+
+    # --------------------------------------------------------- as in `Epochs`
+
+    def fit(self, samples, epochs, callback, arguments=None):
+        given = {k: v for k, v in (arguments or {}).items() if v is not None}
+        of_batches = {k: v for k, v in given.items() if k in _OF_BATCHES}
+        is_usual = {*given} <= _OF_BATCHES | _OF_VALIDATION
+        batches = self._batches("train", samples, {"shuffle": True} | of_batches)
+        if not is_usual or batches is None:
+            return super().fit(samples, epochs, callback, arguments)
+        model, logs = self.model, {}
+        callback.set_model(model)
+        model.stop_training = False
+        for epoch, order in zip(range(epochs), self.orders(batches)):
+            model.reset_metrics()
+            logs = self.train(batches, order)
+            callback.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+        model.optimizer.finalize_variable_values(model.trainable_weights)
+        callback.on_train_end(logs)
+        return logs
+
+    def evaluate(self, samples, batch_size=32, steps=None):
+        batches = self._batches("test", samples, {"batch_size": batch_size})
+        if steps is not None or batches is None:
+            return super().evaluate(samples, batch_size, steps)
+        self.model.reset_metrics()
+        order = [*self.read(batches.indices)]
+        logs = self.test(batches, order)
+        return {key: float(value) for key, value in sorted(logs.items())}
+
+    def _batches(
+        self, step: str, samples: Samples, arguments: dict[str, Any]
+    ) -> Batches | None:
+        """The batches; `None` if Keras has to make them."""
+        is_limited = keras.config.max_epochs() or keras.config.max_steps_per_epoch()
+        if is_limited or not can_convert_arrays(samples):
+            return None
+        kept = self._kept.get(step)
+        if kept is None or not kept.are_of(samples, arguments):
+            # Frees the memory of the other samples first.
+            self._kept.pop(step, None)
+            kept = self._kept[step] = self._load(samples, arguments)
+        return kept if self.can_run(kept) else None
+
+    def _load(self, samples: Samples, arguments: dict[str, Any]) -> Batches:
+        x, y, sample_weight = samples
+        count = len(keras.tree.flatten(x)[0])
+        class_weight = arguments.get("class_weight")
+        every = ArrayDataAdapter(
+            x, y, sample_weight, batch_size=count, class_weight=class_weight
+        )
+        (tensors,) = self.read(every)
+        order = {k: v for k, v in arguments.items() if k != "class_weight"}
+        indices = ArrayDataAdapter(np.arange(count), **order)
+        return Batches(samples, arguments, tensors, indices)
