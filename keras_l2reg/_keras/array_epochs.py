@@ -105,7 +105,7 @@ class ArrayEpochs(Epochs):
         model.stop_training = False
         for epoch, order in zip(range(epochs), self.orders(batches)):
             model.reset_metrics()
-            logs = self.train(batches, order)
+            logs = _as_numbers(self.train(batches, order))
             callback.on_epoch_end(epoch, logs)
             if model.stop_training:
                 break
@@ -119,8 +119,7 @@ class ArrayEpochs(Epochs):
             return super().evaluate(samples, batch_size, steps)
         self.model.reset_metrics()
         order = [*self.read(batches.indices)]
-        logs = self.test(batches, order)
-        return {key: float(value) for key, value in sorted(logs.items())}
+        return _as_numbers(self.test(batches, order))
 
     def _batches(
         self, step: str, samples: Samples, arguments: dict[str, Any]
@@ -147,3 +146,8 @@ class ArrayEpochs(Epochs):
         order = {k: v for k, v in arguments.items() if k != "class_weight"}
         indices = ArrayDataAdapter(np.arange(count), **order)
         return Batches(samples, arguments, tensors, indices)
+
+
+def _as_numbers(logs: dict[str, Tensor]) -> dict[str, float]:
+    """The logs as Keras hands them to callbacks."""
+    return {key: float(value) for key, value in sorted(logs.items())}
