@@ -73,23 +73,24 @@ class ArrayEpochs(Epochs):
         """The batches of an epoch, read as Keras reads them."""
         raise NotImplementedError
 
-    def train(self, batches: Batches, order: list[Tensor]) -> dict[str, Tensor]:
+    def train(self, batches: Batches, order: Iterable[Tensor]) -> dict[str, Tensor]:
         """Take a training step on each batch; the metrics after the last one.
 
         Args:
             batches: The `Batches`.
-            order: A list of vectors, the indices of the samples in each batch.
+            order: Vectors, the indices of the samples in each batch; to be read as
+                the steps are taken, since both may draw random numbers.
         """
         raise NotImplementedError
 
-    def test(self, batches: Batches, order: list[Tensor]) -> dict[str, Tensor]:
+    def test(self, batches: Batches, order: Iterable[Tensor]) -> dict[str, Tensor]:
         """Evaluate the model on each batch, as `train`."""
         raise NotImplementedError
 
-    def orders(self, batches: Batches) -> Iterator[list[Tensor]]:
+    def orders(self, batches: Batches) -> Iterator[Iterable[Tensor]]:
         """The arguments `order` of each epoch of a fit, as Keras shuffles."""
         while True:
-            yield [*self.read(batches.indices)]
+            yield self.read(batches.indices)
 
     # --------------------------------------------------------- as in `Epochs`
 
@@ -118,7 +119,7 @@ class ArrayEpochs(Epochs):
         if steps is not None or batches is None:
             return super().evaluate(samples, batch_size, steps)
         self.model.reset_metrics()
-        order = [*self.read(batches.indices)]
+        order = self.read(batches.indices)
         return _as_numbers(self.test(batches, order))
 
     def _batches(
@@ -132,10 +133,11 @@ class ArrayEpochs(Epochs):
         if kept is None or not kept.are_of(samples, arguments):
             # Frees the memory of the other samples first.
             self._kept.pop(step, None)
-            kept = self._kept[step] = self._load(samples, arguments)
+            kept = self._kept[step] = self.load(samples, arguments)
         return kept if self.can_run(kept) else None
 
-    def _load(self, samples: Samples, arguments: dict[str, Any]) -> Batches:
+    def load(self, samples: Samples, arguments: dict[str, Any]) -> Batches:
+        """The batches made of these arrays."""
         x, y, sample_weight = samples
         count = len(keras.tree.flatten(x)[0])
         class_weight = arguments.get("class_weight")

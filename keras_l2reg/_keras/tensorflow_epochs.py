@@ -1,6 +1,7 @@
 """TensorFlow: the steps of an epoch in one graph."""
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -33,9 +34,8 @@ class TensorFlowEpochs(ArrayEpochs):
     def orders(self, batches):
         if _shuffles_anew():
             yield from super().orders(batches)
-        order = next(super().orders(batches))
-        while True:
-            yield order
+        order = [*next(super().orders(batches))]
+        yield from itertools.repeat(order)
 
     def train(self, batches, order):
         self.model.make_train_function()
@@ -51,7 +51,7 @@ class TensorFlowEpochs(ArrayEpochs):
             epoch = _epoch_of(self.model, function)
             self._epochs[name] = function, epoch
         size = batches.size if batches.is_even else None
-        return epoch(batches.tensors, tf.concat(order, 0), batches.size, size)
+        return epoch(batches.tensors, tf.concat([*order], 0), batches.size, size)
 
 
 def _epoch_of(model, function):
