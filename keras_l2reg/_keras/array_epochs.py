@@ -1,7 +1,7 @@
 """Epochs on arrays, which are converted once for many fits and evaluations.
 
 The figures are those of Keras' `fit` and `evaluate`: the same batches in the same
-order, as Keras' own adapter converts, weights and shuffles them.
+order, since Keras converts, weights and shuffles the samples.
 """
 
 import dataclasses
@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 from keras.src.trainers.data_adapters.array_data_adapter import (
     ArrayDataAdapter,
     can_convert_arrays,
@@ -29,25 +28,26 @@ class Batches:
     """The batches of an epoch on arrays.
 
     Args:
-        samples: The arrays that they are made of, and `arguments` those of the adapter.
-        tensors: A batch of all samples, a nest of tensors.
-        indices: An adapter whose batches contain the indices of their samples.
+        samples: The arrays that they are made of.
+        arguments: Those of `fit` that say what is in a batch.
+        tensors: All samples in one batch, a nest of tensors.
+        count: Integer, the number of samples.
     """
 
     samples: Samples
     arguments: dict[str, Any]
     tensors: Any
-    indices: ArrayDataAdapter
+    count: int
 
     @property
     def size(self) -> int:
         """The number of samples in each batch; the last one may have fewer."""
-        return self.indices.batch_size
+        return self.arguments.get("batch_size", 32)
 
     @property
-    def is_even(self) -> bool:
-        """Whether the last batch is as large as the others."""
-        return not self.indices.has_partial_batch
+    def shuffle(self) -> bool | str:
+        """As in `fit`."""
+        return self.arguments.get("shuffle", False)
 
     def are_of(self, samples: Samples, arguments: dict[str, Any]) -> bool:
         """Whether they are made of these very arrays."""
@@ -69,42 +69,38 @@ class ArrayEpochs(Epochs):
         """Whether `train` and `test` do what Keras does for this model."""
         raise NotImplementedError
 
-    def read(self, adapter: ArrayDataAdapter) -> Iterable[Any]:
-        """The batches of an epoch, read as Keras reads them."""
-        raise NotImplementedError
-
-    def train(self, batches: Batches, order: Iterable[Tensor]) -> dict[str, Tensor]:
-        """Take a training step on each batch; the metrics after the last one.
-
-        Args:
-            batches: The `Batches`.
-            order: Vectors, the indices of the samples in each batch; to be read as
-                the steps are taken, since both may draw random numbers.
-        """
-        raise NotImplementedError
-
-    def test(self, batches: Batches, order: Iterable[Tensor]) -> dict[str, Tensor]:
-        """Evaluate the model on each batch, as `train`."""
+    def converted(self, adapter: ArrayDataAdapter) -> Any:
+        """The only batch of an adapter, a nest of tensors."""
         raise NotImplementedError
 
     def orders(self, batches: Batches) -> Iterator[Iterable[Tensor]]:
-        """The arguments `order` of each epoch of a fit, as Keras shuffles."""
-        while True:
-            yield self.read(batches.indices)
+        """For each epoch of a fit, the indices of the samples in each batch.
+
+        They are to be read as the steps are taken, since both may draw random numbers.
+        """
+        raise NotImplementedError
+
+    def train(self, batches: Batches, order: Iterable[Tensor]) -> dict[str, Tensor]:
+        """Take a training step on each batch; the metrics after the last one."""
+        raise NotImplementedError
+
+    def test(self, batches: Batches, order: Iterable[Tensor]) -> dict[str, Tensor]:
+        """Evaluate the model on each batch; the metrics after the last one."""
+        raise NotImplementedError
 
     # --------------------------------------------------------- as in `Epochs`
 
     def fit(self, samples, epochs, callback, arguments=None):
         given = {k: v for k, v in (arguments or {}).items() if v is not None}
         of_batches = {k: v for k, v in given.items() if k in _OF_BATCHES}
-        is_usual = {*given} <= _OF_BATCHES | _OF_VALIDATION
         batches = self._batches("train", samples, {"shuffle": True} | of_batches)
+        is_usual = {*given} <= _OF_BATCHES | _OF_VALIDATION
         if not is_usual or batches is None:
             return super().fit(samples, epochs, callback, arguments)
         model, logs = self.model, {}
         callback.set_model(model)
         model.stop_training = False
-        for epoch, order in zip(range(epochs), self.orders(batches)):
+        for epoch, order in zip(range(epochs), self.orders(batches), strict=False):
             model.reset_metrics()
             logs = _as_numbers(self.train(batches, order))
             callback.on_epoch_end(epoch, logs)
@@ -119,8 +115,7 @@ class ArrayEpochs(Epochs):
         if steps is not None or batches is None:
             return super().evaluate(samples, batch_size, steps)
         self.model.reset_metrics()
-        order = self.read(batches.indices)
-        return _as_numbers(self.test(batches, order))
+        return _as_numbers(self.test(batches, next(self.orders(batches))))
 
     def _batches(
         self, step: str, samples: Samples, arguments: dict[str, Any]
@@ -133,21 +128,17 @@ class ArrayEpochs(Epochs):
         if kept is None or not kept.are_of(samples, arguments):
             # Frees the memory of the other samples first.
             self._kept.pop(step, None)
-            kept = self._kept[step] = self.load(samples, arguments)
+            kept = self._kept[step] = self._load(samples, arguments)
         return kept if self.can_run(kept) else None
 
-    def load(self, samples: Samples, arguments: dict[str, Any]) -> Batches:
-        """The batches made of these arrays."""
+    def _load(self, samples: Samples, arguments: dict[str, Any]) -> Batches:
         x, y, sample_weight = samples
         count = len(keras.tree.flatten(x)[0])
         class_weight = arguments.get("class_weight")
-        every = ArrayDataAdapter(
+        adapter = ArrayDataAdapter(
             x, y, sample_weight, batch_size=count, class_weight=class_weight
         )
-        (tensors,) = self.read(every)
-        order = {k: v for k, v in arguments.items() if k != "class_weight"}
-        indices = ArrayDataAdapter(np.arange(count), **order)
-        return Batches(samples, arguments, tensors, indices)
+        return Batches(samples, arguments, self.converted(adapter), count)
 
 
 def _as_numbers(logs: dict[str, Tensor]) -> dict[str, float]:

@@ -28,14 +28,17 @@ class TensorFlowEpochs(ArrayEpochs):
         is_dense = all(isinstance(leaf, tf.Tensor) for leaf in leaves)
         return is_usual and model.steps_per_execution == 1 and is_dense
 
-    def read(self, adapter):
-        return adapter.get_tf_dataset()
+    def converted(self, adapter):
+        return next(iter(adapter.get_tf_dataset()))
 
     def orders(self, batches):
+        adapter = ArrayDataAdapter(
+            np.arange(batches.count), batch_size=batches.size, shuffle=batches.shuffle
+        )
+        dataset = adapter.get_tf_dataset()
         if _shuffles_anew():
-            yield from super().orders(batches)
-        order = [*next(super().orders(batches))]
-        yield from itertools.repeat(order)
+            yield from itertools.repeat(dataset)
+        yield from itertools.repeat([*dataset])
 
     def train(self, batches, order):
         self.model.make_train_function()
@@ -50,8 +53,9 @@ class TensorFlowEpochs(ArrayEpochs):
         if made_of is not function:
             epoch = _epoch_of(self.model, function)
             self._epochs[name] = function, epoch
-        size = batches.size if batches.is_even else None
-        return epoch(batches.tensors, tf.concat([*order], 0), batches.size, size)
+        order, size = tf.concat([*order], 0), batches.size
+        static_size = None if batches.count % size else size
+        return epoch(batches.tensors, order, size, static_size)
 
 
 def _epoch_of(model, function):

@@ -6,10 +6,13 @@ made. It is recorded only if nothing but Keras', torch's and this package's code
 in it, since code of a user may do something else in each step.
 """
 
+import gc
 import sys
 
 import keras
+import numpy as np
 import torch
+from keras.src.backend.torch.trainer import TorchEpochIterator
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,20 +39,19 @@ class TorchEpochs(ArrayEpochs):
         is_usual = not model.run_eagerly and not model.jit_compile
         return is_usual and model.steps_per_execution == 1
 
-    def load(self, samples, arguments):
-        # A loader draws a number even if it does not shuffle.
-        with torch.random.fork_rng():
-            return super().load(samples, arguments)
+    def converted(self, adapter):
+        # The samples stay on the CPU, as in Keras; batches go where the model is. A
+        # loader draws a random number even if it does not shuffle.
+        with keras.device("cpu"), torch.random.fork_rng():
+            return next(iter(adapter.get_torch_dataloader()))
 
-    def read(self, adapter):
-        loader = iter(adapter.get_torch_dataloader())
+    def orders(self, batches):
+        # It is of Keras, since it draws more random numbers than its loader.
+        iterator = TorchEpochIterator(
+            np.arange(batches.count), batch_size=batches.size, shuffle=batches.shuffle
+        )
         while True:
-            # The samples stay on the CPU, as in Keras; batches go where the model is.
-            with keras.device("cpu"):
-                batch = next(loader, None)
-            if batch is None:
-                return
-            yield batch
+            yield (indices.cpu() for _, _, (indices,) in iterator)
 
     def train(self, batches, order):
         self.model.train()
@@ -171,12 +173,17 @@ class _ModulesThatRun:
         self.names = set()
 
     def __enter__(self):
-        self._before = sys.getprofile()
+        self._before = sys.getprofile(), gc.isenabled()
+        # Any code may be called back when garbage is collected.
+        gc.disable()
         sys.setprofile(self._add)
         return self
 
     def __exit__(self, *error):
-        sys.setprofile(self._before)
+        profiler, collects = self._before
+        sys.setprofile(profiler)
+        if collects:
+            gc.enable()
 
     def _add(self, frame, event, argument):
         if event == "call":
