@@ -19,13 +19,17 @@ is easy to find.
 =======
 ===================  ===============================================================
 `attributes`         which layer attributes hold the regularizers that are saved
+`array_epochs`       epochs on arrays, which a backend runs by itself
 `callbacks`          whether Keras waits for a callback after each batch
+`epochs`             fits and evaluations, by Keras
 `layers`             the layers of a model, their variables, what reads their outputs
 `losses`             the separate terms of a model's loss
 `optimizer_wrapper`  an optimizer around an optimizer
 `optimizers`         which optimizer updates a variable, and whether it decays it
 `saving`             Keras' safe mode of loading, and its legacy format
 `steps`              the compiled steps of `fit` and `evaluate`
+`tensorflow_epochs`  an epoch of TensorFlow as one graph
+`torch_epochs`       an epoch of torch whose steps are recorded
 `traces`             whether a compiled step still matches the model
 `training`           the trainer: members, compile arguments, running calls
 `variables`          which regularizers they accept, and which are seeds

@@ -95,7 +95,5 @@ def _shuffles_anew() -> bool:
     It has not with TensorFlow 2.21, which makes the seeded shuffle again.
     """
     adapter = ArrayDataAdapter(np.arange(64), batch_size=64, shuffle=True)
-    first, second = (
-        next(iter(data)) for data in [adapter.get_tf_dataset()] * 2
-    )
+    first, second = (next(iter(data)) for data in [adapter.get_tf_dataset()] * 2)
     return bool(tf.reduce_any(first != second))

@@ -16,11 +16,16 @@ from keras.src.backend.torch.trainer import TorchEpochIterator
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from keras_l2reg._keras.array_epochs import ArrayEpochs
 
 # Steps of one shape before it is recorded, which takes the time of some hundred steps.
 STEPS_BEFORE = 100
+
+# Bytes of weights and other state above which Python takes little of a step's time,
+# and the copies of a recording much memory.
+_MOST_BYTES = 2**26
 
 # Code that computes with tensors, and keeps nothing else from one step to the next.
 _KNOWN = {"keras", "keras_l2reg", "torch", "numpy", "optree", *sys.stdlib_module_names}
@@ -85,7 +90,9 @@ class RecordedStep:
     """
 
     def __init__(self, function, nest):
-        self._function = lambda batch: function(keras.tree.pack_sequence_as(nest, batch))
+        self._function = lambda batch: function(
+            keras.tree.pack_sequence_as(nest, batch)
+        )
         self._calls = 0
         self._state = []
         self._program = None
@@ -110,7 +117,8 @@ class RecordedStep:
         """Run the function, and record the calls that it would make next."""
         with _TensorsFromOutside(batch) as outside, _ModulesThatRun() as modules:
             self._function(batch)
-        if not modules.names <= _KNOWN:
+        size = sum(tensor.nbytes for tensor in outside.tensors)
+        if not modules.names <= _KNOWN or size > _MOST_BYTES:
             return
         self._state, count = outside.tensors, len(outside.tensors)
 
@@ -150,13 +158,13 @@ class _TensorsFromOutside(TorchDispatchMode):
     def __init__(self, known):
         super().__init__()
         self.tensors = []
-        # Tensors are kept, as another one may get the `id` of one that is deleted.
-        self._seen = {id(tensor): tensor for tensor in known}
+        self._seen = WeakIdKeyDictionary()
+        list(self._unseen(known))
 
     def _unseen(self, nest):
         for leaf in pytree.tree_leaves(nest):
-            if isinstance(leaf, torch.Tensor) and id(leaf) not in self._seen:
-                self._seen[id(leaf)] = leaf
+            if isinstance(leaf, torch.Tensor) and leaf not in self._seen:
+                self._seen[leaf] = None
                 yield leaf
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -6,7 +6,6 @@ import pandas
 import pytest
 from keras import layers
 from paths import (
-    VALIDATION,
     Fail,
     X,
     Y,
