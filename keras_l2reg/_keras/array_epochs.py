@@ -45,8 +45,8 @@ class Batches:
         return self.arguments.get("batch_size", 32)
 
     @property
-    def shuffle(self) -> bool | str:
-        """As in `fit`."""
+    def shuffle(self) -> Any:
+        """Whether the samples are shuffled, or `"batch"`, as in `fit`."""
         return self.arguments.get("shuffle", False)
 
     def are_of(self, samples: Samples, arguments: dict[str, Any]) -> bool:

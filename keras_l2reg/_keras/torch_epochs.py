@@ -8,6 +8,7 @@ in it, since code of a user may do something else in each step.
 
 import gc
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -73,7 +74,9 @@ class TorchEpochs(ArrayEpochs):
     def _run(self, function, batches, order):
         leaves = keras.tree.flatten(batches.tensors)
         for indices in order:
-            batch = [keras.ops.convert_to_tensor(leaf[indices]) for leaf in leaves]
+            batch: list[Any] = [
+                keras.ops.convert_to_tensor(leaf[indices]) for leaf in leaves
+            ]
             key = function.__name__, str([(b.shape, b.dtype) for b in batch])
             if key not in self._steps:
                 self._steps[key] = RecordedStep(function, batches.tensors)
@@ -94,8 +97,8 @@ class RecordedStep:
             keras.tree.pack_sequence_as(nest, batch)
         )
         self._calls = 0
-        self._state = []
-        self._program = None
+        self._state: list[torch.Tensor] = []
+        self._program: Any = None
 
     def __call__(self, batch):
         """Run the function on the tensors of a batch, which are given as a list."""
