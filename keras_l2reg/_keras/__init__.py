@@ -6,14 +6,18 @@ is easy to find.
 
 ===================  ===============================================================
 `attributes`         which layer attributes hold the regularizers that are saved
+`array_epochs`       epochs on arrays, which a backend runs by itself
 `batches`            how `fit` converts arrays, and the samples of each batch
 `callbacks`          whether Keras waits for a callback after each batch
+`epochs`             fits and evaluations, by Keras
 `layers`             the layers of a model, their variables, what reads their outputs
 `losses`             the separate terms of a model's loss
 `optimizer_wrapper`  an optimizer around an optimizer
 `optimizers`         which optimizer updates a variable, and whether it decays it
 `saving`             Keras' safe mode of loading, and its legacy format
 `steps`              the compiled steps of `fit` and `evaluate`
+`tensorflow_epochs`  an epoch of TensorFlow as one graph
+`torch_epochs`       an epoch of torch whose steps are recorded
 `traces`             whether a compiled step still matches the model
 `training`           the trainer: members, compile arguments, running calls
 `variables`          which regularizers they accept, and which are seeds
@@ -33,6 +37,7 @@ from keras_l2reg._keras.batches import (
     build_for_metrics,
 )
 from keras_l2reg._keras.callbacks import BatchLogsCallback
+from keras_l2reg._keras.epochs import Epochs
 from keras_l2reg._keras.layers import (
     all_layers,
     consumers,
@@ -84,6 +89,7 @@ from keras_l2reg._keras.variables import check_variables_accept, is_seed
 
 __all__ = [
     "BatchLogsCallback",
+    "Epochs",
     "MetricsList",
     "OptimizerWrapper",
     "StepCost",

@@ -96,7 +96,8 @@ def build(
     values = read(variables)
     try:
         if compiled:
-            logs = _evaluate(model, validation_data, fit_arguments, steps=1)
+            trainer = _keras.backend.epochs(model)
+            logs = _evaluate(trainer, validation_data, fit_arguments, steps=1)
             names = [key.removeprefix("val_") for key in logs]
         else:
             names = _keras.build_for_metrics(
@@ -146,6 +147,7 @@ def runs(
         `repeat` and every number in the logs, all NaN if the run diverged; and the
         arrays of `state_of(model)` at the end, `None` for a fold.
     """
+    trainer = _keras.backend.epochs(model)
     warm_starts: dict[tuple[int | None, int], Arrays] = {}
     for point in points:
         for fold in folds:
@@ -155,7 +157,8 @@ def runs(
                 assign(state_of(model), start)
                 assign(model.optimizer.variables, setup.optimizer_start)
                 set_point(model, point)
-                metrics = _fit(model, setup, data, setup.seed + repeat, on_epoch)
+                seed = setup.seed + repeat
+                metrics = _fit(model, trainer, setup, data, seed, on_epoch)
                 end = read(state_of(model))
                 if setup.warm and math.isfinite(metrics["loss"]):
                     warm_starts[fold, repeat] = end
@@ -183,29 +186,24 @@ def set_point(model: L2AllWeights, point: Point) -> None:
 
 def _fit(
     model: L2AllWeights,
+    trainer: _keras.Epochs,
     setup: Setup,
     data: Data,
     seed: int,
     on_epoch: Callable[[int], None],
 ) -> dict[str, float]:
     keras.utils.set_random_seed(seed)
-    callbacks = keras.tree.flatten(setup.fit_arguments.get("callbacks") or [])
-    fit_arguments = {
-        **setup.fit_arguments,
-        "sample_weight": data.sample_weight,
-        "epochs": setup.epochs,
-        "verbose": 0,
-        "callbacks": [*callbacks, _StopOnDivergence(setup.epochs, on_epoch)],
-    }
-    if callbacks:
+    fit_arguments = dict(setup.fit_arguments)
+    if fit_arguments.get("callbacks"):
         # Only callbacks need the validation metrics between epochs.
         fit_arguments["validation_data"] = data.validation_data
-    history = model.fit(data.x, data.y, **fit_arguments).history
-    logs = numbers({key: values[-1] for key, values in history.items()})
+    samples = data.x, data.y, data.sample_weight
+    watch = _StopOnDivergence(setup.epochs, on_epoch)
+    logs = numbers(trainer.fit(samples, setup.epochs, watch, fit_arguments))
     if math.isfinite(logs["loss"]):
         if data.validation_data is None:
             return logs
-        logs |= _evaluate(model, data.validation_data, setup.fit_arguments)
+        logs |= _evaluate(trainer, data.validation_data, setup.fit_arguments)
         if math.isfinite(logs["val_loss"]):
             return logs
     validated = [f"val_{name}" for name in model.get_metrics_result()]
@@ -231,20 +229,14 @@ def _renamed(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _evaluate(
-    model: L2AllWeights,
+    trainer: _keras.Epochs,
     data: Any,
     fit_arguments: Mapping[str, Any],
     steps: int | None = None,
 ) -> dict[str, float]:
-    x, y, sample_weight = _parts(data)
-    arguments = {
-        "sample_weight": sample_weight,
-        "batch_size": evaluation_batch_size(fit_arguments),
-        "steps": steps or fit_arguments.get("validation_steps"),
-        "return_dict": True,
-        "verbose": 0,
-    }
-    logs = model.evaluate(x, y, **arguments)
+    batch_size = evaluation_batch_size(fit_arguments)
+    steps = steps or fit_arguments.get("validation_steps")
+    logs = trainer.evaluate(_parts(data), batch_size, steps)
     return {f"val_{key}": value for key, value in logs.items()}
 
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pandas
+import pytest
 from keras import layers
 
 from keras_l2reg import l2_path
@@ -38,6 +39,25 @@ def path_of(model, l2=L2, x=X, y=Y, **arguments):
     arguments = {"epochs": 2, "batch_size": 8, "verbose": 0, **arguments}
     arguments.setdefault("validation_data", VALIDATION)
     return l2_path(model, x, y, l2, **arguments)
+
+
+def by_keras(model, x=X, y=Y, validation=VALIDATION, seed=3, **arguments):
+    """The metrics of a run, by Keras' `fit` and `evaluate` of a compiled model."""
+    arguments = {"epochs": 2, "batch_size": 8, "verbose": 0, **arguments}
+    x_val, y_val, sample_weight = (*validation, None)[:3]
+    held_out = {"sample_weight": sample_weight, "batch_size": arguments["batch_size"]}
+    # Otherwise `fit` makes the metrics first, and draws one more shuffle.
+    model.evaluate(x_val, y_val, **held_out, verbose=0)
+    keras.utils.set_random_seed(seed)
+    logs = model.fit(x, y, **arguments).history
+    metrics = {key: values[-1] for key, values in logs.items()}
+    logs = model.evaluate(x_val, y_val, **held_out, verbose=0, return_dict=True)
+    return metrics | {f"val_{key}": value for key, value in logs.items()}
+
+
+def assert_has_metrics(run, metrics, rel=1e-4):
+    """Whether a run or a record has these metrics."""
+    assert {key: run[key] for key in metrics} == pytest.approx(metrics, rel=rel)
 
 
 def full_batches(folds, x, steps):

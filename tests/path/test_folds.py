@@ -15,9 +15,11 @@ from paths import (
     Interrupt,
     X,
     Y,
+    assert_has_metrics,
     assert_same_runs,
     assert_same_state,
     assert_same_weights,
+    by_keras,
     compiled,
     full_batches,
     network,
@@ -165,31 +167,15 @@ def test_splitters_iterators_and_masks_make_the_same_folds():
 # ------------------------------------------------------ compared with a loop
 
 
-def loop(l2, weights=None, seed=0, class_weight=None, start=None):
-    """The logs and validation logs of each fold, by new models with Keras' L2."""
-    for train, valid in FOLDS:
-        rebuilt = compiled(network(l2))
-        rebuilt.set_weights(start)
-        held_out = {"sample_weight": None if weights is None else weights[valid]}
-        # Otherwise `fit` makes the metrics first, and draws one more shuffle.
-        rebuilt.evaluate(X[valid], Y[valid], **held_out, verbose=0)
-        keras.utils.set_random_seed(seed)
-        given = None if weights is None else weights[train]
-        logs = rebuilt.fit(
-            X[train],
-            Y[train],
-            8,
-            2,
-            verbose=0,
-            sample_weight=given,
-            class_weight=class_weight,
-        ).history
-        held_out = rebuilt.evaluate(
-            X[valid], Y[valid], **held_out, verbose=0, return_dict=True
-        )
-        yield {key: values[-1] for key, values in logs.items()} | {
-            f"val_{key}": value for key, value in held_out.items()
-        }
+def by_keras_on(fold, l2, start, weights):
+    """The metrics of a run on a fold, by a new model with Keras' L2."""
+    rebuilt = compiled(network(l2))
+    rebuilt.set_weights(start)
+    train, valid = (
+        (X[part], Y[part], None if weights is None else weights[part]) for part in fold
+    )
+    x, y, sample_weight = train
+    return by_keras(rebuilt, x, y, valid, sample_weight=sample_weight)
 
 
 @pytest.mark.slow
@@ -199,12 +185,10 @@ def test_each_run_equals_fit_on_the_samples_of_its_fold(weighted):
     start = model.get_weights()
     weights = np.linspace(0.5, 4, 24).astype("float32") if weighted else None
     path = cv_of(compiled(model), l2=[0.3, 0.03], seed=3, sample_weight=weights)
-    by_hand = [logs for l2 in (0.3, 0.03) for logs in loop(l2, weights, 3, start=start)]
-    assert [(run["l2"], run["fold"], run["repeat"]) for run in path.runs] == [
-        (l2, fold, 0) for l2 in (0.3, 0.03) for fold in range(3)
-    ]
-    for run, logs in zip(path.runs, by_hand, strict=True):
-        assert {key: run[key] for key in logs} == pytest.approx(logs, rel=1e-4)
+    keys = [(l2, fold, 0) for l2 in (0.3, 0.03) for fold in range(3)]
+    assert [(run["l2"], run["fold"], run["repeat"]) for run in path.runs] == keys
+    for run, (l2, fold, _) in zip(path.runs, keys, strict=True):
+        assert_has_metrics(run, by_keras_on(FOLDS[fold], l2, start, weights))
 
 
 def test_class_weights_weight_the_training_only():
@@ -329,9 +313,7 @@ def test_the_model_is_fitted_to_all_data_at_the_best_strength(warm):
     for l2 in stronger if warm else stronger[-1:]:
         rebuilt = compiled(network(l2))
         rebuilt.set_weights(start)
-        rebuilt.evaluate(X, Y, verbose=0)
-        keras.utils.set_random_seed(3)
-        rebuilt.fit(X, Y, 8, 2, verbose=0, sample_weight=weights)
+        by_keras(rebuilt, sample_weight=weights)
         start = rebuilt.get_weights()
     for now, then in zip(model.get_weights(), start, strict=True):
         np.testing.assert_allclose(now, then, rtol=1e-4, atol=1e-6)

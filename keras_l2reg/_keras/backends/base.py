@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_l2reg._keras.epochs import Epochs
 from keras_l2reg._keras.steps import Step
 
 # `tf.Tensor`, `jax.Array` or `torch.Tensor`.
@@ -49,6 +50,10 @@ class Backend:
 
     def sync_state(self, model: keras.layers.Layer) -> None:
         """Update the variables of a model during an epoch of `fit`."""
+
+    def epochs(self, model: keras.Model) -> Epochs:
+        """What trains and evaluates a model for many epochs."""
+        return Epochs(model)
 
     def compiled_in_fit(
         self, model: keras.Model, function: Callable[..., Any]

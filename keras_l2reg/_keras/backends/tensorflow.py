@@ -10,6 +10,7 @@ from tensorflow.python.ops import control_flow_util
 
 from keras_l2reg._keras.backends import base
 from keras_l2reg._keras.steps import fresh_step, function_within
+from keras_l2reg._keras.tensorflow_epochs import TensorFlowEpochs, is_step
 
 # Short enough that adding up a row term by term keeps the precision of float32.
 _XLA_ROW = 8
@@ -22,6 +23,9 @@ class Backend(base.Backend):
 
     def compiles_steps(self, model):
         return not model.run_eagerly
+
+    def epochs(self, model):
+        return TensorFlowEpochs(model)
 
     def compiled_in_fit(self, model, function):
         return tf.function(function) if self.compiles_steps(model) else function
@@ -63,12 +67,12 @@ class Backend(base.Backend):
         )
 
     def programs(self, model, step, batch):
-        traced = function_within(getattr(model, f"{step}_function"), _is_step)
+        traced = function_within(getattr(model, f"{step}_function"), is_step)
         for concrete in _traces_in_use(traced) if traced else ():
             args, kwargs = concrete.structured_input_signature
 
             def fresh(args=args, kwargs=kwargs):
-                again = function_within(fresh_step(model, step), _is_step)
+                again = function_within(fresh_step(model, step), is_step)
                 return _program(again.get_concrete_function(*args, **kwargs).graph)
 
             yield _program(concrete.graph), fresh
@@ -109,12 +113,6 @@ def _short_axes(size):
         axes.append(axis)
         size = math.ceil(size / axis)
     return [*axes, size]
-
-
-def _is_step(function):
-    return hasattr(function, "_list_all_concrete_functions") and (
-        function.__name__ == "one_step_on_data"
-    )
 
 
 def _traces_in_use(function):

@@ -5,6 +5,7 @@ import functools
 import torch
 
 from keras_l2reg._keras.backends import base
+from keras_l2reg._keras.torch_epochs import TorchEpochs
 
 # Short enough that adding up a row term by term keeps the precision of float32.
 _ROW = 256
@@ -14,6 +15,9 @@ _SMALL = 2**14
 
 class Backend(base.Backend):
     """See `base.Backend`."""
+
+    def epochs(self, model):
+        return TorchEpochs(model)
 
     def in_transform(self):
         # `torch.compile`, or `torch.func`, such as `vmap`

@@ -1,0 +1,245 @@
+"""The runs of `l2_path` compared with Keras' own `fit` and `evaluate` of the wrapper.
+
+A backend may take the steps of an epoch by itself; its figures are those of Keras.
+"""
+
+import contextlib
+
+import keras
+import models
+import numpy as np
+import pytest
+from keras import layers
+from paths import (
+    VALIDATION,
+    X,
+    Y,
+    assert_has_metrics,
+    by_keras,
+    compiled,
+    network,
+    path_of,
+)
+
+from keras_l2reg import L2AllWeights, l2_path
+
+# JAX runs `fit`.
+IS_FAST = keras.backend.backend() in ("tensorflow", "torch")
+WEIGHTS = np.linspace(0.5, 4, 24).astype("float32")
+
+
+@pytest.fixture(autouse=True)
+def record_soon(monkeypatch):
+    if keras.backend.backend() == "torch":
+        from keras_l2reg._keras import torch_epochs
+
+        monkeypatch.setattr(torch_epochs, "STEPS_BEFORE", 2)
+
+
+@contextlib.contextmanager
+def no_fit(wrapped):
+    """In this context, an error is raised if Keras' `fit` of a model is called."""
+
+    def fit(*args, **kwargs):
+        raise AssertionError("Keras' `fit` was called")
+
+    # Bypasses Keras, which tracks what is set on a layer.
+    object.__setattr__(wrapped, "fit", fit)
+    try:
+        yield
+    finally:
+        object.__delattr__(wrapped, "fit")
+
+
+def variables_of(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
+def values_of(variables):
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+
+
+def assert_runs_are_those_of_keras(
+    wrapped, x=X, y=Y, validation=VALIDATION, l2=(0.01,), **arguments
+):
+    arguments = {"epochs": 2, "batch_size": 9, "verbose": 0, **arguments}
+    wrapped.evaluate(x, y, verbose=0)
+    wrapped.optimizer.build(wrapped.trainable_variables)
+    start = values_of(variables_of(wrapped))
+    with no_fit(wrapped) if IS_FAST else contextlib.nullcontext():
+        path = l2_path(
+            wrapped,
+            x,
+            y,
+            l2,
+            validation,
+            seed=3,
+            restore_best_weights=False,
+            **arguments,
+        )
+    for run in path.runs:
+        for variable, value in zip(variables_of(wrapped), start, strict=True):
+            variable.assign(value)
+        wrapped.l2 = run["l2"]
+        metrics = by_keras(wrapped, x, y, validation, **arguments)
+        assert_has_metrics(run, metrics, rel=1e-6)
+
+
+def kinds():
+    """Models of all kinds; all but two are for the slow tests."""
+    chosen = {"functional_dict_inputs_and_outputs", "subclassed_built"}
+    for name, entry in models.MODELS.items():
+        marks = () if name in chosen else pytest.mark.slow
+        yield pytest.param(entry, id=name, marks=marks)
+
+
+@pytest.mark.parametrize("entry", [*kinds()])
+def test_models_of_all_kinds(entry):
+    model = entry.build()
+    x = keras.tree.map_structure(lambda a: np.concatenate([a] * 3)[:11], entry.inputs)
+    outputs = model(x)
+    rng = np.random.default_rng(0)
+    y = keras.tree.map_structure(
+        lambda t: rng.normal(size=tuple(t.shape)).astype("float32"), outputs
+    )
+    wrapped = L2AllWeights(model)
+    losses = keras.tree.map_structure(lambda _: "mse", y)
+    wrapped.compile(keras.optimizers.Adam(1e-3), losses)
+    assert_runs_are_those_of_keras(wrapped, x, y, (x, y), batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def with_dropout():
+    return compiled(L2AllWeights(network(dropout=0.3, norm=True)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"l2": [0.1, 0.01], "epochs": 3},
+        {"shuffle": "batch", "batch_size": 8},
+        {"sample_weight": WEIGHTS, "validation": (*VALIDATION, WEIGHTS[:16])},
+        pytest.param({"shuffle": False}, marks=pytest.mark.slow),
+    ],
+    ids=lambda arguments: ", ".join(arguments),
+)
+def test_batches_and_their_order(arguments, with_dropout):
+    assert_runs_are_those_of_keras(with_dropout, **arguments)
+
+
+def test_class_weights():
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(3, "softmax")])
+    wrapped = L2AllWeights(model)
+    loss = "sparse_categorical_crossentropy"
+    metrics = {"metrics": ["accuracy"], "weighted_metrics": ["accuracy"]}
+    wrapped.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, **metrics)
+    y = np.repeat([0, 1, 2], 8)
+    given = {"class_weight": {0: 1.0, 1: 0.5, 2: 4.0}}
+    assert_runs_are_those_of_keras(wrapped, X, y, (X[:16], y[:16]), **given)
+
+
+@pytest.mark.slow
+def test_averages_of_weights_are_those_of_keras():
+    wrapped = L2AllWeights(network())
+    wrapped.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
+    assert_runs_are_those_of_keras(wrapped)
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        part = slice(8 * index, 8 * index + 8)
+        return X[part], Y[part]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"steps_per_epoch": 3},
+        {"callbacks": [keras.callbacks.Callback()]},
+        {"x": Batches(), "y": None, "batch_size": None},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_what_only_keras_can_run_is_left_to_it(arguments, with_dropout):
+    with pytest.raises(AssertionError, match="was called"), no_fit(with_dropout):
+        path_of(with_dropout, **arguments)
+
+
+@pytest.mark.parametrize("compiled_with", ["run_eagerly", "steps_per_execution"])
+def test_a_step_that_is_compiled_in_another_way_is_left_to_keras(compiled_with):
+    if keras.backend.backend() == "torch" and compiled_with == "steps_per_execution":
+        pytest.skip("torch has no steps_per_execution")
+    wrapped = L2AllWeights(network())
+    value = {"run_eagerly": True, "steps_per_execution": 2}[compiled_with]
+    wrapped.compile("sgd", "mse", **{compiled_with: value})
+    with pytest.raises(AssertionError, match="was called"), no_fit(wrapped):
+        path_of(wrapped)
+
+
+def test_a_run_that_diverges_is_recorded_as_one_of_keras():
+    wrapped = L2AllWeights(network())
+    wrapped.compile(keras.optimizers.SGD(0.05), "mse")
+    # Between epochs with validation, as callbacks need it, torch shuffles otherwise.
+    given = {"epochs": 30, "restore_best_weights": False, "shuffle": False}
+    given["l2"] = [1e5, 0.1]
+    ours = path_of(wrapped, **given)
+    theirs = path_of(wrapped, callbacks=[keras.callbacks.Callback()], **given)
+    assert [run["diverged"] for run in ours.records] == [1, 0]
+    for one, other in zip(ours.runs, theirs.runs, strict=True):
+        assert one == pytest.approx(other, rel=1e-6, nan_ok=True)
+
+
+def test_the_model_keeps_how_it_was_compiled_and_its_steps(with_dropout):
+    before = {
+        name: getattr(with_dropout, name)
+        for name in ("train_function", "test_function", "steps_per_execution")
+    }
+    path_of(with_dropout)
+    assert {name: getattr(with_dropout, name) for name in before} == before
+    assert not with_dropout.stop_training
+
+
+class Toggle(layers.Layer):
+    """Negates its inputs in every other call, which a recording could not know."""
+
+    calls = 0
+
+    def call(self, x):
+        Toggle.calls += 1
+        return x if Toggle.calls % 2 else -x
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only torch records")
+class TestOnTorch:
+    @pytest.fixture
+    def replays(self, monkeypatch):
+        from keras_l2reg._keras.torch_epochs import RecordedStep
+
+        replays, replay = [], RecordedStep._replay
+        monkeypatch.setattr(
+            RecordedStep,
+            "_replay",
+            lambda self, batch: replays.append(1) or replay(self, batch),
+        )
+        return replays
+
+    def test_keras_own_steps_are_recorded(self, replays, with_dropout):
+        path_of(with_dropout, epochs=20)
+        # 3 runs of 20 epochs of 3 steps, and 2 steps of each evaluation.
+        assert len(replays) > 170
+
+    def test_a_step_with_code_of_a_user_is_not(self, replays):
+        model = keras.Sequential([keras.Input((5,)), layers.Dense(2), Toggle()])
+        wrapped = compiled(L2AllWeights(model))
+        path_of(wrapped, epochs=20)
+        assert not replays
+
+    def test_a_step_that_reads_a_value_is_not(self, replays):
+        model = network()
+        model = keras.Sequential([model, layers.GaussianNoise(0.1, seed=1)])
+        wrapped = compiled(L2AllWeights(model))
+        assert_runs_are_those_of_keras(wrapped)
+        assert not any(replays[:-9])
