@@ -21,6 +21,7 @@ from keras_l2reg._keras.steps import function_within
 
 JIT = "L2REG_JIT" in os.environ
 COUNTED = ("no penalty", "keras.regularizers.L2", "attach", "L2AllWeights")
+COUNTED += ("weight_decay", "decay of L2AllWeights")
 # What XLA does not run: names, groups and views of what is in memory.
 NOT_RUN = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 # What TensorFlow does not run: the interface of the graph, and values known before.
@@ -59,8 +60,9 @@ def counts(quick):
 def counts_of_rival(network, rival):
     build, shape, batch, _ = NETWORKS[network]
     keras.backend.clear_session()
-    model, _ = RIVALS[rival](build)
-    model.compile(keras.optimizers.SGD(1e-6), "mse", jit_compile=JIT or "auto")
+    model, decay = RIVALS[rival](build)
+    optimizer = keras.optimizers.SGD(1e-6, weight_decay=decay)
+    model.compile(optimizer, "mse", jit_compile=JIT or "auto")
     return counts_of_step(model, shape, batch)
 
 

@@ -26,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 COUNTED = ("no penalty", "keras.regularizers.L2", "attach", "L2AllWeights")
+COUNTED += ("weight_decay", "decay of L2AllWeights")
 
 
 def counts(quick=False):

@@ -101,9 +101,10 @@ def counts_table(mode, answer):
         for key in dict.fromkeys(key for each in counts.values() for key in each):
             # The same in every process.
             bare, *others = (counts[r].get(key, [0])[0] for r in (BARE, *rivals))
+            digits = 0 if isinstance(bare, int) else 2
             if any(number != bare for number in others):
-                extra = [f"{number - bare:+,}" for number in others]
-                made.add_row(network, key, f"{bare:,}", *extra)
+                extra = [f"{number - bare:+,.{digits}f}" for number in others]
+                made.add_row(network, key, f"{bare:,.{digits}f}", *extra)
         made.add_section()
     return made
 
