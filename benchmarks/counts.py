@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-from rivals import NETWORKS, RIVALS
+from rivals import NETWORKS, RIVALS, rivals_for
 
 from keras_l2reg._keras.steps import function_within
 
@@ -52,6 +52,7 @@ def counts(quick):
         name: {
             rival: {key: [n] for key, n in counts_of_rival(name, rival).items()}
             for rival in COUNTED
+            if rival in rivals_for(name)
         }
         for name in names
     }

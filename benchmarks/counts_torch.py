@@ -21,7 +21,7 @@ import sys
 import keras
 import numpy as np
 import torch
-from rivals import NETWORKS, RIVALS
+from rivals import NETWORKS, RIVALS, rivals_for
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -35,7 +35,7 @@ def counts(quick=False):
     answer = {}
     for name, (build, shape, batch, _) in networks.items():
         answer[name] = {}
-        for rival in COUNTED:
+        for rival in [r for r in COUNTED if r in rivals_for(name)]:
             model, decay = RIVALS[rival](build)
             step = one_step(model, shape, 2 if quick else batch, decay)
             answer[name][rival] = {k: [v] for k, v in counted(step).items()}

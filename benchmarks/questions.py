@@ -21,7 +21,14 @@ import warnings
 import keras
 import numpy as np
 from devices import device_name, peak_memory
-from rivals import NETWORKS, RIVALS, dense_network, seed_network, tabular_network
+from rivals import (
+    NETWORKS,
+    RIVALS,
+    dense_network,
+    rivals_for,
+    seed_network,
+    tabular_network,
+)
 
 from keras_l2reg import L2, L2AllWeights, PenaltyLogger, attach, audit, l2_path
 
@@ -112,13 +119,11 @@ def step(quick, rounds):
     answer = {}
     for name, (build, shape, batch, steps) in networks.items():
         rivals = {}
-        for rival, make in RIVALS.items():
-            model, decay = make(build)
+        for rival in rivals_for(name):
+            model, decay = RIVALS[rival](build)
             steps = 4 if quick else steps
             rivals[rival] = one_step(model, shape, batch, steps, decay)
-        # Half the rounds, since a step takes a second.
-        is_slow = name.startswith("ResNet")
-        answer[name] = interleaved(rivals, rounds // 2 if is_slow else rounds)
+        answer[name] = interleaved(rivals, rounds)
         keras.backend.clear_session()
     return answer
 
@@ -207,31 +212,28 @@ class Empty(keras.callbacks.Callback):
 
 def watching(quick, rounds):
     """An epoch of a model with each kind of monitoring."""
-    answer = {}
-    is_short = quick or keras.backend.backend() != "tensorflow"
-    names = ["seed 784-1024-10"] + ["ResNet50 at 64x64"] * (not is_short)
-    for name in names:
-        build, shape, batch, _ = NETWORKS[name]
-        steps = 21 if quick else {128: 468, 16: 21}[batch]
-        with tempfile.TemporaryDirectory() as logs:
-            board = keras.callbacks.TensorBoard(logs, histogram_freq=1)
-            watchers = {
-                "none": [],
-                "an empty callback": [Empty()],
-                "PenaltyLogger": [PenaltyLogger()],
-                "PenaltyLogger, every 10 batches": [PenaltyLogger(10)],
-                "with norms": [PenaltyLogger(norms=True)],
-                "with norms, every 10 batches": [PenaltyLogger(10, norms=True)],
-                "TensorBoard histograms": [board],
-                "float(loss) each batch": [FloatLoss()],
-            }
-            run = epoch(L2AllWeights(build(), l2=1e-4), shape, batch, steps)
-            rivals = {
-                watcher: one_epoch(run, callbacks)
-                for watcher, callbacks in watchers.items()
-            }
-            answer[name] = interleaved(rivals, rounds)
-    return answer
+    name = "seed 784-1024-10"
+    build, shape, batch, _ = NETWORKS[name]
+    with tempfile.TemporaryDirectory() as logs:
+        watchers = {
+            "none": [],
+            "an empty callback": [Empty()],
+            "PenaltyLogger": [PenaltyLogger()],
+            "PenaltyLogger, every 10 batches": [PenaltyLogger(10)],
+            "with norms": [PenaltyLogger(norms=True)],
+            "with norms, every 10 batches": [PenaltyLogger(10, norms=True)],
+            "TensorBoard histograms": [
+                keras.callbacks.TensorBoard(logs, histogram_freq=1)
+            ],
+            "float(loss) each batch": [FloatLoss()],
+        }
+        model = L2AllWeights(build(), l2=1e-4)
+        run = epoch(model, shape, batch, 21 if quick else 234)
+        rivals = {
+            watcher: one_epoch(run, callbacks)
+            for watcher, callbacks in watchers.items()
+        }
+        return {name: interleaved(rivals, rounds)}
 
 
 def around(quick, rounds):

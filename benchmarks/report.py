@@ -86,9 +86,12 @@ def step_table(mode, answer):
                 spread(quartiles(ratios(seconds, rounds[BARE]))),
                 spread(added_of_keras(rounds, rival), digits=2),
             )
-        made.add_row(network, "loss split", "", spread(loss_split(rounds), digits=2))
-        decay = quartiles(ratios(rounds[OUR_DECAY], rounds[DECAY]))
-        made.add_row(network, "our decay, of Keras'", "", spread(decay))
+        if "attach" in rounds:
+            made.add_row(
+                network, "loss split", "", spread(loss_split(rounds), digits=2)
+            )
+            decay = quartiles(ratios(rounds[OUR_DECAY], rounds[DECAY]))
+            made.add_row(network, "our decay, of Keras'", "", spread(decay))
         made.add_section()
     return made
 
@@ -100,10 +103,15 @@ def counts_table(mode, answer):
     for network, counts in answer.items():
         for key in dict.fromkeys(key for each in counts.values() for key in each):
             # The same in every process.
-            bare, *others = (counts[r].get(key, [0])[0] for r in (BARE, *rivals))
+            bare = counts[BARE].get(key, [0])[0]
             digits = 0 if isinstance(bare, int) else 2
-            if any(number != bare for number in others):
-                extra = [f"{number - bare:+,.{digits}f}" for number in others]
+            extra = [
+                f"{counts[rival].get(key, [0])[0] - bare:+,.{digits}f}"
+                if rival in counts
+                else ""
+                for rival in rivals
+            ]
+            if {*extra} - {"", "+0", "+0.00"}:
                 made.add_row(network, key, f"{bare:,.{digits}f}", *extra)
         made.add_section()
     return made
@@ -197,7 +205,10 @@ def step_panel(axes, by_mode):
     ]
     for number, (rival, shade) in enumerate(rivals.items()):
         places = [row + 0.27 * (number - 1) for row in range(len(rows))]
-        added = [added_of_keras(rounds, rival) or [0, 0, 0] for _, rounds in rows]
+        added = [
+            (rival in rounds and added_of_keras(rounds, rival)) or [0, 0, 0]
+            for _, rounds in rows
+        ]
         low, median, high = zip(*added, strict=True)
         errors = [
             [max(m - x, 0) for m, x in zip(median, low, strict=True)],

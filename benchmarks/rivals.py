@@ -84,3 +84,12 @@ RIVALS = {
     "attach": lambda build: (attach(build(), L2(1e-4)), None),
     "L2AllWeights": lambda build: (L2AllWeights(build(), l2=1e-4), None),
 }
+
+# XLA takes half a minute to compile a large network.
+LARGE = ("ResNet50 at 64x64",)
+RIVALS_IF_LARGE = ("no penalty", "keras.regularizers.L2", "L2AllWeights")
+
+
+def rivals_for(network):
+    """The names of the rivals to measure on a network."""
+    return RIVALS_IF_LARGE if network in LARGE else tuple(RIVALS)

@@ -1,6 +1,6 @@
 """The cost of a penalty: seven questions, each answered by ratios within one run.
 
-    python benchmarks/run.py            # all; about an hour on 2 cores
+    python benchmarks/run.py            # all; about half an hour on 2 cores
     python benchmarks/run.py --quick    # tiny sizes, only to check that it works
     python benchmarks/run.py --only step --backends tensorflow
 
@@ -33,17 +33,17 @@ MODES = {
 }
 # Rounds in each process.
 QUESTIONS = {
-    "step": 5,
+    "step": 4,
     "counts": 1,
     "memory": 1,
-    "watching": 3,
+    "watching": 5,
     "around": 3,
-    "path": 2,
-    "growth": 3,
+    "path": 1,
+    "growth": 2,
 }
 PROCESSES = 2
 # Answers that hardly vary between processes.
-ONE_PROCESS = ("counts", "memory", "around", "path")
+ONE_PROCESS = ("counts", "memory", "watching", "around", "path", "growth")
 # Answers that hardly depend on the backend, and those that XLA does not change.
 TENSORFLOW_ONLY = ("around",)
 WITHOUT_XLA = ("watching", "path")
