@@ -16,12 +16,10 @@ is easy to find.
 `optimizers`         which optimizer updates a variable, and whether it decays it
 `saving`             Keras' safe mode of loading, and its legacy format
 `steps`              the compiled steps of `fit` and `evaluate`
-`tensorflow_epochs`  an epoch of TensorFlow as one graph
-`torch_epochs`       an epoch of torch whose steps are recorded
 `traces`             whether a compiled step still matches the model
 `training`           the trainer: members, compile arguments, running calls
 `variables`          which regularizers they accept, and which are seeds
-`backends`           one module per backend, behind the interface `base.Backend`
+`backends`           what differs between them, behind the interface `base.Backend`
 ===================  ===============================================================
 """
 

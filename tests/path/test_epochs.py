@@ -31,7 +31,7 @@ WEIGHTS = np.linspace(0.5, 4, 24).astype("float32")
 @pytest.fixture(autouse=True)
 def record_soon(monkeypatch):
     if keras.backend.backend() == "torch":
-        from keras_l2reg._keras import torch_epochs
+        from keras_l2reg._keras.backends import torch_epochs
 
         monkeypatch.setattr(torch_epochs, "STEPS_BEFORE", 2)
 
@@ -216,7 +216,7 @@ class Toggle(layers.Layer):
 class TestOnTorch:
     @pytest.fixture
     def replays(self, monkeypatch):
-        from keras_l2reg._keras.torch_epochs import RecordedStep
+        from keras_l2reg._keras.backends.torch_epochs import RecordedStep
 
         replays, replay = [], RecordedStep._replay
         monkeypatch.setattr(

@@ -9,8 +9,8 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 from keras_l2reg._keras.backends import base
+from keras_l2reg._keras.backends.tensorflow_epochs import TensorFlowEpochs, is_step
 from keras_l2reg._keras.steps import fresh_step, function_within
-from keras_l2reg._keras.tensorflow_epochs import TensorFlowEpochs, is_step
 
 # Short enough that adding up a row term by term keeps the precision of float32.
 _XLA_ROW = 8

@@ -5,7 +5,7 @@ import functools
 import torch
 
 from keras_l2reg._keras.backends import base
-from keras_l2reg._keras.torch_epochs import TorchEpochs
+from keras_l2reg._keras.backends.torch_epochs import TorchEpochs
 
 # Short enough that adding up a row term by term keeps the precision of float32.
 _ROW = 256
