@@ -25,6 +25,7 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).parent
+PAGES = HERE.parent / "docs"
 MODES = {
     "tensorflow": {"KERAS_BACKEND": "tensorflow"},
     "tensorflow-xla": {"KERAS_BACKEND": "tensorflow", "L2REG_JIT": "1"},
@@ -76,12 +77,13 @@ def main():
                 results["answers"].setdefault(question, {})[mode] = answer
                 file.write_text(json.dumps(results, indent=1) + "\n")
 
-    from report import draw, show
+    from report import draw, show, write
 
     results["seconds"] = round(time.monotonic() - start)
     file.write_text(json.dumps(results, indent=1) + "\n")
     show(results)
     draw(results, args.out / "results.png")
+    write(results, (PAGES if args.out == HERE else args.out) / "measurements.md")
 
 
 def is_asked(question, mode):
