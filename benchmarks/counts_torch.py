@@ -89,10 +89,7 @@ def python_calls(function):
 
 
 class _Passes(TorchDispatchMode):
-    """Counts operations, and the bytes of their arguments and results.
-
-    An argument that an operation only writes (`copy_`, `zero_`) counts as read too.
-    """
+    """Counts operations, and the bytes of what they read and write."""
 
     def __init__(self):
         super().__init__()
@@ -101,24 +98,26 @@ class _Passes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
+        name = func.name().removeprefix("aten::").split(".")[0]
         read = _tensors([args, kwargs])
-        is_free = func.is_view or func == torch.ops.aten.detach.default
+        is_free = func.is_view or name in _FREE
         if is_free or func.namespace != "aten" or not read:
             return result
+        written = [result]
         if func._schema.is_mutable:
-            written = [
-                argument
-                for argument, declared in zip(
-                    args, func._schema.arguments, strict=False
-                )
-                if declared.alias_info is not None and declared.alias_info.is_write
-            ]
-        else:
-            written = [result]
-        tensors = len(_tensors(args[:1])) if "_foreach" in func.name() else 1
+            declared = [argument.alias_info for argument in func._schema.arguments]
+            pairs = zip(args, declared, strict=False)
+            written = [a for a, alias in pairs if alias is not None and alias.is_write]
+        if name in _ONLY_WRITE_THE_FIRST:
+            read = _tensors(args[1:])
+        tensors = len(_tensors(args[:1])) if name.startswith("_foreach") else 1
         self.launches[func.name()] += tensors
         self.bytes += sum(_size(t) for t in [*read, *_tensors(written)])
         return result
+
+
+_FREE = ("detach", "empty_like", "new_empty", "new_empty_strided")
+_ONLY_WRITE_THE_FIRST = ("copy_", "fill_", "zero_")
 
 
 def _tensors(nest):

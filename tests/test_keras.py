@@ -14,6 +14,7 @@ from keras.src.callbacks import callback_list
 from models import SEQUENCES, VECTORS, around
 
 from keras_l2reg import _keras
+from keras_l2reg._keras.optimizers import decay_of_zero_skipped
 
 TARGETS = np.ones((4, 2), "float32")
 BACKEND = keras.backend.backend()
@@ -425,6 +426,16 @@ def test_is_update_tells_when_the_weights_change():
         assert (float(ops.convert_to_numpy(w)[0]) != before) == bool(expected)
 
 
+def test_a_decay_of_zero_is_none_while_it_is_skipped():
+    adamw = keras.optimizers.AdamW(weight_decay=0.0)
+    decaying = keras.optimizers.AdamW(weight_decay=0.1)
+    for optimizer, within in ((adamw, None), (decaying, 0.1)):
+        before = optimizer.weight_decay
+        with decay_of_zero_skipped(optimizer):
+            assert optimizer.weight_decay == within
+        assert optimizer.weight_decay == before
+
+
 def test_stop_decay_leaves_none_as_it_is():
     sgd, adamw = keras.optimizers.SGD(), keras.optimizers.AdamW()
     for optimizer in (sgd, adamw):
@@ -478,6 +489,57 @@ def test_decay_takes_the_share_of_each_variable(dtype):
         found = ops.convert_to_numpy(ops.cast(variable, "float32"))
         np.testing.assert_array_equal(found, 0.75 * value)
         assert variable.dtype == dtype
+
+
+def test_decay_takes_a_multiple_of_the_share():
+    variable = keras.Variable([1.0, -2.0])
+    _keras.backend.decay([variable], ops.convert_to_tensor(0.5), 0.25)
+    assert ops.convert_to_numpy(variable).tolist() == [0.875, -1.75]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torch's own autograd")
+def test_torch_tells_how_many_tensors_have_a_memory():
+    import torch
+
+    from keras_l2reg._keras.backends.torch import _is_owned
+
+    gradient = torch.ones(4)
+    assert _is_owned(gradient)
+    view = gradient.view(2, 2)
+    assert not _is_owned(gradient) and not _is_owned(view)
+    del view
+    assert _is_owned(gradient)
+    assert not _is_owned(None) and not _is_owned(gradient.to_sparse())
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torch's own autograd")
+def test_torch_tells_what_becomes_of_a_gradient_and_calls_back_at_the_end():
+    import torch
+
+    w = torch.nn.Parameter(torch.ones(2))
+    node = w.expand_as(w).grad_fn.next_functions[0][0]
+    assert node.variable is w
+    seen = []
+
+    class Middle(torch.autograd.Function):
+        @staticmethod
+        def forward(context, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(context, upstream):
+            try:
+                seen.append(torch._C._will_engine_execute_node(node))
+            except RuntimeError:
+                seen.append("raises")
+            torch.autograd.Variable._execution_engine.queue_callback(
+                lambda: seen.append(None if w.grad is None else w.grad.tolist())
+            )
+            return upstream
+
+    torch.autograd.grad(Middle.apply(w).sum(), w)
+    Middle.apply(w).sum().backward()
+    assert seen == ["raises", None, True, [1.0, 1.0]]
 
 
 def test_consumers_are_operations_or_none_for_an_output():
