@@ -105,7 +105,8 @@ def ask(question, mode, quick, processes):
         with tempfile.TemporaryDirectory() as folder:
             answer = pathlib.Path(folder, "answer.json")
             command = [sys.executable, HERE / "questions.py", question, answer]
-            command += ["--rounds", str(QUESTIONS[question])] + ["--quick"] * quick
+            rounds = 1 if quick else QUESTIONS[question]
+            command += ["--rounds", str(rounds)] + ["--quick"] * quick
             env = {**os.environ, **MODES[mode], "TF_CPP_MIN_LOG_LEVEL": "3"}
             subprocess.run(command, env=env, check=True)
             answers.append(json.loads(answer.read_text()))
