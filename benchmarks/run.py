@@ -34,19 +34,19 @@ MODES = {
 }
 # Rounds in each process.
 QUESTIONS = {
-    "step": 4,
-    "counts": 1,
-    "memory": 1,
+    "step": 6,
+    "path": 1,
     "watching": 5,
     "around": 3,
-    "path": 1,
+    "memory": 1,
     "growth": 2,
+    "counts": 1,
 }
 PROCESSES = 2
 # Answers that hardly vary between processes.
 ONE_PROCESS = ("counts", "memory", "watching", "around", "path", "growth")
 # Answers that hardly depend on the backend, and those that XLA does not change.
-TENSORFLOW_ONLY = ("around",)
+TENSORFLOW_ONLY = ("around", "growth")
 WITHOUT_XLA = ("watching", "path")
 
 
