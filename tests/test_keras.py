@@ -8,7 +8,6 @@ import threading
 import keras
 import numpy as np
 import pytest
-import scipy.sparse
 from keras import layers, ops
 from keras.src.callbacks import callback_list
 from models import SEQUENCES, VECTORS, around
@@ -806,8 +805,9 @@ def test_arrays_become_one_batch_as_fit_converts_them():
     np.testing.assert_array_equal(targets, y)
     np.testing.assert_array_equal(weights, [1.0, 3.0, 3.0])
     assert _keras.are_arrays(x, None, {"a": y})
-    assert not _keras.are_arrays(scipy.sparse.csr_matrix(x))
     assert not _keras.are_arrays(iter([x]))
+    sparse = pytest.importorskip("scipy.sparse")
+    assert not _keras.are_arrays(sparse.csr_matrix(x))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="used on JAX only")
