@@ -34,7 +34,7 @@ MODES = {
 }
 # Rounds in each process.
 QUESTIONS = {
-    "step": 6,
+    "step": 4,
     "path": 1,
     "watching": 5,
     "around": 3,
