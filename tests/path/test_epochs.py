@@ -179,6 +179,16 @@ def test_a_step_that_is_compiled_in_another_way_is_left_to_keras(compiled_with):
         path_of(wrapped)
 
 
+def test_averaged_weights_replace_the_others_at_the_end_of_a_run():
+    wrapped = L2AllWeights(network())
+    wrapped.compile(keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9), "mse")
+    given = {"epochs": 2, "restore_best_weights": False, "shuffle": False}
+    ours = path_of(wrapped, **given)
+    theirs = path_of(wrapped, callbacks=[keras.callbacks.Callback()], **given)
+    for one, other in zip(ours.records, theirs.records, strict=True):
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-6)
+
+
 def test_a_run_that_diverges_is_recorded_as_one_of_keras():
     wrapped = L2AllWeights(network())
     wrapped.compile(keras.optimizers.SGD(0.05), "mse")
