@@ -12,7 +12,8 @@ from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from keras_l2reg._keras.backends import base
-from keras_l2reg._keras.backends.jax_stacked import StackedModel, free_bytes
+from keras_l2reg._keras.backends.jax_costs import free_bytes
+from keras_l2reg._keras.backends.jax_stacked import StackedModel
 from keras_l2reg._keras.steps import fresh_step, function_within
 
 

@@ -2,13 +2,15 @@
 
 The steps are those of Keras' JAX trainer, mapped over that axis and scanned over the
 batches of an epoch. The data are on the device once; batches are gathered by index.
+
+XLA computes small operations on one core of a CPU, so each core gets a share of the
+runs. Shares are of one size, for one program: the last run may be there several times.
 """
 
-import concurrent.futures
 import functools
-import math
-import pathlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,9 +19,12 @@ import keras
 import numpy as np
 
 from keras_l2reg._keras.backends.base import StepCost
+from keras_l2reg._keras.backends.jax_costs import step_cost
 
 # Trainable, non-trainable and optimizer variables, each with the leading axis.
-State = tuple[list[Any], list[Any], list[Any]]
+Share = tuple[list[Any], list[Any], list[Any]]
+# That of each core.
+State = list[Share]
 
 
 class StackedModel:
@@ -42,6 +47,10 @@ class StackedModel:
         self._train_step = jax.jit(model.train_step)
         self._test_step = jax.jit(model.test_step)
         self.compile_for(flops=0)
+        on_cpu = jax.default_backend() == "cpu"
+        self._cores = os.cpu_count() or 1 if on_cpu else 1
+        self._pool = ThreadPoolExecutor(self._cores)
+        self._compiled: dict[tuple[Any, tuple[int, ...]], Any] = {}
 
     def compile_for(self, flops: int) -> None:
         """Choose how well to compile, for so many operations of all runs."""
@@ -65,20 +74,21 @@ class StackedModel:
             id(variable): np.stack(column)
             for variable, column in zip(variables, columns, strict=True)
         }
-        of_model = [[stacked[id(v)] for v in part] for part in self._variables]
-        return self.place(tuple(of_model))
+        shares = (
+            tuple([stacked[id(v)][runs] for v in part] for part in self._variables)
+            for runs in self._shares(len(values))
+        )
+        return [self.place(share) for share in shares]
 
     def unstack(
         self, variables: Iterable[keras.Variable], state: State
     ) -> list[np.ndarray]:
         """The values of the variables, with the leading axis, on the host."""
-        parts = zip(self._variables, state, strict=True)
-        found = {
-            id(variable): value
-            for part, values in parts
-            for variable, value in zip(part, values, strict=True)
-        }
-        return [np.asarray(found[id(v)]) for v in variables]
+        found = {}
+        for part, *values in zip(self._variables, *state, strict=True):
+            for variable, *shares in zip(part, *values, strict=True):
+                found[id(variable)] = shares
+        return [np.concatenate(found[id(v)]) for v in variables]
 
     def step_cost(self, data: Any, size: int) -> StepCost | None:
         """What a training step of one run costs; `None` if steps can't be stacked.
@@ -88,26 +98,8 @@ class StackedModel:
             size: Integer, the number of samples in a batch.
         """
         parts = [*self._variables, self._model.metrics_variables]
-        state = tuple([_like(v.value) for v in part] for part in parts)
-        batch = jax.tree.map(lambda a: _like(a, (size, *a.shape[1:])), data)
-        jaxpr = self._train_step.trace(state, batch).jaxpr
-        two = jax.tree.map(lambda a: _like(a, (2, *a.shape)), (state, batch))
-        try:
-            jax.eval_shape(jax.vmap(self._train_step), *two)
-        except NotImplementedError:
-            # A primitive, such as a callback to Python, that `vmap` does not know.
-            return None
-        equations = [*_equations(jaxpr.jaxpr)]
-        return StepCost(
-            flops=sum(_flops(equation) * times for equation, times in equations),
-            # The state is there twice, and so are the gradients, beside all
-            # intermediate results: more than XLA needs, which reuses memory.
-            bytes=4 * sum(map(_bytes, jax.tree.leaves(state)))
-            + sum(_bytes(v.aval) for e, _ in equations for v in e.outvars),
-            convolves=any(
-                e.primitive.name == "conv_general_dilated" for e, _ in equations
-            ),
-        )
+        state = tuple([v.value for v in part] for part in parts)
+        return step_cost(self._train_step, state, data, size)
 
     def compile(
         self, state: State, training: Sequence[Any], validation: Sequence[Any]
@@ -118,19 +110,21 @@ class StackedModel:
             state: A `State`; it remains usable.
             training, validation: The data and the batches, as for `train`, `test`.
         """
-        metrics = self._fresh_metrics(state)
+        share, metrics = state[0], self._fresh_metrics(state[0])
         data, batches = training
-        lowered = [
-            train.lower(state, metrics, data, indices)
+        calls = [
+            (train, (share, metrics, data), indices)
             for train, indices in self._trainers(batches)
         ]
         data, batches = validation
-        lowered += [
-            self._test.lower(*state[:2], metrics, data, indices) for indices in batches
-        ]
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            for _ in pool.map(lambda program: program.compile(), lowered):
-                pass
+        calls += [(self._test, (*share[:2], metrics, data), part) for part in batches]
+        compiled = {}
+        for program, arguments, indices in calls:
+            indices = indices[:, : len(metrics[0])]
+            lowered = program.lower(*arguments, indices)
+            # XLA compiles while Python lowers the next one.
+            compiled[program, indices.shape] = self._pool.submit(lowered.compile)
+        self._compiled = {key: future.result() for key, future in compiled.items()}
 
     def train(
         self, state: State, data: Any, batches: Sequence[np.ndarray]
@@ -142,10 +136,16 @@ class StackedModel:
             data: All samples as one batch, as `place` returned it.
             batches: Indices into `data` of the shape (batches, runs, samples).
         """
-        metrics, logs = self._fresh_metrics(state), {}
-        for train, indices in self._trainers(batches):
-            state, metrics, logs = train(state, metrics, data, indices)
-        return state, jax.device_get(logs)
+
+        def train(share, runs):
+            metrics, logs = self._fresh_metrics(share), {}
+            for program, indices in self._trainers(batches):
+                share, metrics, logs = self._call(
+                    program, (share, metrics, data), indices[:, runs]
+                )
+            return share, jax.device_get(logs)
+
+        return self._on_all_cores(train, state, batches)
 
     def _trainers(self, batches: Sequence[np.ndarray]) -> Iterator[tuple]:
         """The program for each array of batches: a lesser one for a small rest."""
@@ -156,7 +156,6 @@ class StackedModel:
 
     def finalize(self, state: State) -> State:
         """The state after the last epoch: the optimizer may replace the weights."""
-        trainable, fixed, optimizer = state
 
         def of_run(*values):
             pairs = self._pairs(*zip(self._variables[::2], values, strict=True))
@@ -164,23 +163,53 @@ class StackedModel:
                 self._model.optimizer.finalize_variable_values(self._variables[0])
             return [scope.get_current_value(v) for v in self._variables[0]]
 
-        return jax.vmap(of_run)(trainable, optimizer), fixed, optimizer
+        finalized = jax.vmap(of_run)
+        return [(finalized(share[0], share[2]), *share[1:]) for share in state]
 
     def test(
-        self, state: State, data: Any, batches: Iterable[np.ndarray]
+        self, state: State, data: Any, batches: Sequence[np.ndarray]
     ) -> tuple[State, dict[str, np.ndarray]]:
         """The state and the logs after an evaluation; the arguments are as `train`'s.
 
         The state that was passed remains usable.
         """
-        metrics, logs = self._fresh_metrics(state), {}
-        trainable, fixed, optimizer = state
-        for indices in batches:
-            fixed, metrics, logs = self._test(trainable, fixed, metrics, data, indices)
-        return (trainable, fixed, optimizer), jax.device_get(logs)
 
-    def _fresh_metrics(self, state: State) -> list[np.ndarray]:
-        runs = len(jax.tree.leaves(state)[0])
+        def test(share, runs):
+            metrics, logs = self._fresh_metrics(share), {}
+            trainable, fixed, optimizer = share
+            for indices in batches:
+                fixed, metrics, logs = self._call(
+                    self._test, (trainable, fixed, metrics, data), indices[:, runs]
+                )
+            return (trainable, fixed, optimizer), jax.device_get(logs)
+
+        return self._on_all_cores(test, state, batches)
+
+    def _shares(self, runs: int) -> np.ndarray:
+        """The runs of each core, as integers of the shape (cores, runs)."""
+        cores = min(runs, self._cores)
+        size = -(-runs // cores)
+        return np.minimum(np.arange(cores * size), runs - 1).reshape(cores, size)
+
+    def _call(self, program: Any, arguments: tuple, indices: np.ndarray) -> Any:
+        # What is compiled, not the function: Keras would trace with the settings of
+        # this thread, such as another `floatx`.
+        return self._compiled[program, indices.shape](*arguments, indices)
+
+    def _on_all_cores(
+        self, step: Any, state: State, batches: Sequence[np.ndarray]
+    ) -> tuple[State, dict[str, np.ndarray]]:
+        """`step(share, runs)` of each share, and the logs of all runs."""
+        runs = batches[0].shape[1]
+        results = [*self._pool.map(step, state, self._shares(runs))]
+        logs = [logs for _, logs in results]
+        joined = {
+            key: np.concatenate([of[key] for of in logs])[:runs] for key in logs[0]
+        }
+        return [share for share, _ in results], joined
+
+    def _fresh_metrics(self, share: Share) -> list[np.ndarray]:
+        runs = len(jax.tree.leaves(share)[0])
         return [np.broadcast_to(v, (runs, *v.shape)) for v in self._no_metrics]
 
     def _train_batches(self, state, metrics, data, indices):
@@ -225,9 +254,6 @@ def _rows(data, rows):
     )
 
 
-# ------------------------------------------------------------------ XLA and costs
-
-
 # From here on, better programs save more time than it takes to compile them.
 _MANY_FLOPS = 10**11
 
@@ -252,54 +278,3 @@ def _quick_compilation(level: int) -> dict[str, Any] | None:
     except RuntimeError:
         return None
     return options
-
-
-def _like(array, shape=None):
-    shape = array.shape if shape is None else shape
-    return jax.ShapeDtypeStruct(shape, array.dtype)
-
-
-def _bytes(array) -> int:
-    # Keys of random numbers, for example, have no such size.
-    return math.prod(array.shape) * getattr(array.dtype, "itemsize", 8)
-
-
-def _equations(jaxpr, times: int = 1) -> Iterator[tuple[Any, int]]:
-    """All equations, with those of inner programs, and how often each runs."""
-    for equation in jaxpr.eqns:
-        yield equation, times
-        inner = times * equation.params.get("length", 1)
-        for value in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr):
-            if _is_jaxpr(value):
-                yield from _equations(getattr(value, "jaxpr", value), inner)
-
-
-def _is_jaxpr(value) -> bool:
-    return hasattr(value, "eqns")
-
-
-def _flops(equation) -> int:
-    """The floating point operations of a matrix product or a convolution."""
-    if equation.primitive.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        length = math.prod(left[axis] for axis in contracted)
-    elif equation.primitive.name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        length = math.prod(kernel) // max(kernel[0], 1)
-    else:
-        return 0
-    return 2 * length * math.prod(equation.outvars[0].aval.shape)
-
-
-def free_bytes() -> int:
-    """The memory that is free on the device, as far as is known."""
-    stats = jax.devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    try:
-        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 4 * 2**30
-    (available,) = (line.split()[1] for line in lines if "MemAvailable" in line)
-    return 1024 * int(available)
