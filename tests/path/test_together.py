@@ -328,6 +328,14 @@ def test_any_number_of_runs_is_traced_as_often_as_one():
     assert calls(L2, batch_size=7) == one + 2
 
 
+@on_jax
+@pytest.mark.parametrize("cores", [1, 2, 8])
+def test_any_number_of_cores_gives_the_same_runs(cores, by_fit, monkeypatch):
+    expected = by_fit(fresh(dropout=0.2))
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert_same_runs(path_of(fresh(dropout=0.2), together=True), expected)
+
+
 def epochs_together(monkeypatch, model, **arguments):
     """How many epochs of a path are compiled as one program."""
     kind, count = type(_keras.backend.stacked(fresh())), []

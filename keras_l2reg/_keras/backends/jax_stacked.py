@@ -110,21 +110,36 @@ class StackedModel:
             state: A `State`; it remains usable.
             training, validation: The data and the batches, as for `train`, `test`.
         """
-        share, metrics = state[0], self._fresh_metrics(state[0])
-        data, batches = training
-        calls = [
-            (train, (share, metrics, data), indices)
-            for train, indices in self._trainers(batches)
-        ]
-        data, batches = validation
-        calls += [(self._test, (*share[:2], metrics, data), part) for part in batches]
-        compiled = {}
+        self._compiled = {}
+        self._compile(
+            [*self._trainings(state, *training), *self._tests(state, *validation)]
+        )
+
+    def _compile(self, calls: Iterable[tuple[Any, tuple, np.ndarray]]) -> None:
+        """Compile the programs of calls: a program, its arguments, the batches."""
+        found = {}
         for program, arguments, indices in calls:
-            indices = indices[:, : len(metrics[0])]
-            lowered = program.lower(*arguments, indices)
-            # XLA compiles while Python lowers the next one.
-            compiled[program, indices.shape] = self._pool.submit(lowered.compile)
-        self._compiled = {key: future.result() for key, future in compiled.items()}
+            indices = indices[:, : len(jax.tree.leaves(arguments)[0])]
+            key = program, indices.shape
+            if key not in self._compiled:
+                lowered = program.lower(*arguments, indices)
+                # XLA compiles while Python lowers the next one.
+                found[key] = self._pool.submit(lowered.compile)
+        self._compiled |= {key: future.result() for key, future in found.items()}
+
+    def _trainings(
+        self, state: State, data: Any, batches: Sequence[np.ndarray]
+    ) -> Iterator[tuple[Any, tuple, np.ndarray]]:
+        metrics = self._fresh_metrics(state[0])
+        for program, indices in self._trainers(batches):
+            yield program, (state[0], metrics, data), indices
+
+    def _tests(
+        self, state: State, data: Any, batches: Sequence[np.ndarray]
+    ) -> Iterator[tuple[Any, tuple, np.ndarray]]:
+        metrics = self._fresh_metrics(state[0])
+        for indices in batches:
+            yield self._test, (*state[0][:2], metrics, data), indices
 
     def train(
         self, state: State, data: Any, batches: Sequence[np.ndarray]
@@ -145,6 +160,8 @@ class StackedModel:
                 )
             return share, jax.device_get(logs)
 
+        # An epoch of fewer steps than batches may start in the middle of the data.
+        self._compile(self._trainings(state, data, batches))
         return self._on_all_cores(train, state, batches)
 
     def _trainers(self, batches: Sequence[np.ndarray]) -> Iterator[tuple]:
