@@ -94,7 +94,10 @@ def times(strength: float | keras.Variable, penalty: Any) -> Any:
                 "contains this wrapper.",
                 stacklevel=3,
             )
-        return ops.cast(strength, penalty.dtype) * penalty
+        value = strength.value
+        if value.dtype != penalty.dtype:
+            value = ops.cast(value, penalty.dtype)
+        return value * penalty
     if _keras.backend.in_transform():
         # There, forward mode returns float64 for a float times a scalar tensor.
         return ops.convert_to_tensor(strength, penalty.dtype) * penalty

@@ -7,6 +7,7 @@
 (7.0, 14.0)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -29,7 +30,7 @@ def sum_of_squares(*weights: Any) -> Any:
     >>> float(sum_of_squares(keras.ops.convert_to_tensor([3.0, 4.0])))
     25.0
     """
-    return _keras.backend.sum_of_squares([in_float32(_tensor(w)) for w in weights])
+    return _keras.backend.sum_of_squares(_wide_tensors(weights))
 
 
 def sum_of_absolutes(*weights: Any) -> Any:
@@ -46,7 +47,7 @@ def sum_of_absolutes(*weights: Any) -> Any:
     >>> float(sum_of_absolutes(keras.ops.convert_to_tensor([3.0, -4.0])))
     7.0
     """
-    return _keras.backend.sum_of_absolutes([in_float32(_tensor(w)) for w in weights])
+    return _keras.backend.sum_of_absolutes(_wide_tensors(weights))
 
 
 def in_float32(w: Any) -> Any:
@@ -56,9 +57,19 @@ def in_float32(w: Any) -> Any:
     >>> keras.backend.standardize_dtype(w.dtype)
     'float32'
     """
-    if keras.backend.standardize_dtype(w.dtype) in HALF_TYPES:
-        return ops.cast(w, "float32")
-    return w
+    return ops.cast(w, "float32") if _is_half(w) else w
+
+
+def _is_half(w: Any) -> bool:
+    return keras.backend.standardize_dtype(w.dtype) in HALF_TYPES
+
+
+def _wide_tensors(weights: Sequence[Any]) -> list[Any]:
+    tensors = [_tensor(w) for w in weights]
+    # All have one dtype: to ask for each costs torch as much as to square a small one.
+    return (
+        [ops.cast(t, "float32") for t in tensors] if _is_half(tensors[0]) else tensors
+    )
 
 
 def _tensor(w: Any) -> Any:

@@ -97,6 +97,19 @@ class Backend:
             w = ops.cast(variable, wide)
             variable.assign(ops.cast(w - w * share, variable.dtype))
 
+    def weighted_row(self, values: Sequence[Any], weight: Any) -> Tensor:
+        """`weight * [*values, 1]` in float32, for sums of which `means` are taken."""
+        row = ops.stack([*(ops.cast(value, "float32") for value in values), 1.0])
+        return ops.multiply(weight, row)
+
+    def means(self, sums: Tensor) -> list[Tensor]:
+        """The weighted means of values, from the sum of their rows; 0 if it is 0."""
+        unstacked: Any = ops.unstack(sums)
+        *totals, count = unstacked
+        # The same as `divide_no_nan` for sample counts, in a third of the time.
+        count = ops.maximum(count, keras.config.epsilon())
+        return [total / count for total in totals]
+
     def sum_of_absolutes(self, weights: Sequence[Tensor]) -> Tensor:
         """`sum_k sum(|w_k|)` of such tensors, as precise as `sum_of_squares`."""
         return functools.reduce(ops.add, [ops.sum(ops.abs(w)) for w in weights])

@@ -2,6 +2,7 @@
 
 import functools
 
+import keras
 import torch
 
 from keras_l2reg._keras.backends import base
@@ -27,6 +28,9 @@ class Backend(base.Backend):
     def sum_of_squares(self, weights):
         if self.in_transform():
             return functools.reduce(torch.add, [_plain_squares(w) for w in weights])
+        if len(weights) == 1 and weights[0].numel() <= _SMALL:
+            # Autograd's own functions take less time than one in Python.
+            return weights[0].square().sum()
         return _SumOfSquares.apply(*weights)
 
     @torch.no_grad()
@@ -41,6 +45,20 @@ class Backend(base.Backend):
 
     def sum_of_absolutes(self, weights):
         return functools.reduce(torch.add, [_exact_sum(w.abs()) for w in weights])
+
+    @torch.no_grad()
+    def weighted_row(self, values, weight):
+        if not all(isinstance(value, torch.Tensor) for value in values):
+            return super().weighted_row(values, weight)
+        # Keras' operations take five times as long, in each step.
+        row = [value.to(torch.float32) for value in values]
+        return weight * torch.stack([*row, torch.ones_like(row[0])])
+
+    @torch.no_grad()
+    def means(self, sums):
+        *totals, count = sums.unbind()
+        count = count.clamp(min=keras.config.epsilon())
+        return [total / count for total in totals]
 
     def gradients(self, loss, variables):
         values = [v.value for v in variables]
