@@ -21,7 +21,7 @@ from paths import (
     path_of,
 )
 
-from keras_l2reg import L2AllWeights, l2_path
+from keras_l2reg import L2AllWeights, _keras, l2_path
 
 # JAX runs `fit`.
 IS_FAST = keras.backend.backend() in ("tensorflow", "torch")
@@ -214,6 +214,36 @@ def test_the_model_keeps_how_it_was_compiled_and_its_steps(with_dropout):
     assert not with_dropout.stop_training
 
 
+@pytest.mark.skipif(not IS_FAST, reason="Keras' fit runs")
+@pytest.mark.parametrize("epoch", [1, 5])
+def test_ctrl_c_keeps_what_is_done_and_the_model(epoch, with_dropout, monkeypatch):
+    kind = type(_keras.backend.epochs(with_dropout))
+    train, before = kind.train, values_of(variables_of(with_dropout))
+    epochs_left = [epoch]
+
+    def pressed(*args):
+        epochs_left[0] -= 1
+        if epochs_left[0] < 0:
+            raise KeyboardInterrupt
+        return train(*args)
+
+    monkeypatch.setattr(kind, "train", pressed)
+    given = {"l2": [0.1, 0.01], "epochs": 4}
+    if epoch < 4:
+        with pytest.raises(KeyboardInterrupt):
+            path_of(with_dropout, **given)
+        for one, other in zip(
+            values_of(variables_of(with_dropout)), before, strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+        return
+    path = path_of(with_dropout, **given)
+    assert path.interrupted
+    assert [run["l2"] for run in path.runs] == [0.1]
+    loss = with_dropout.evaluate(*VALIDATION, return_dict=True, verbose=0)["loss"]
+    assert loss == pytest.approx(path.best["val_loss"], rel=1e-5)
+
+
 class Toggle(layers.Layer):
     """Negates its inputs in every other call, which a recording could not know."""
 
@@ -222,6 +252,13 @@ class Toggle(layers.Layer):
     def call(self, x):
         Toggle.calls += 1
         return x if Toggle.calls % 2 else -x
+
+
+class HalvedInTraining(layers.Layer):
+    """Reads torch's own flag, which `fit` sets."""
+
+    def call(self, x):
+        return x / 2 if self.training else x
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only torch records")
@@ -255,3 +292,30 @@ class TestOnTorch:
         wrapped = compiled(L2AllWeights(model))
         assert_runs_are_those_of_keras(wrapped)
         assert not any(replays[:-9])
+
+    def test_modules_are_in_training_mode_as_in_fit(self):
+        model = keras.Sequential(
+            [keras.Input((5,)), layers.Dense(2), HalvedInTraining()]
+        )
+        assert_runs_are_those_of_keras(compiled(L2AllWeights(model)))
+
+    @pytest.mark.parametrize("terms", [[1, 1, 1, 1, 1], [1, 1, 2, 1, 5]])
+    def test_a_recording_is_dropped_if_the_next_step_differs(self, terms, monkeypatch):
+        import torch
+
+        from keras_l2reg._keras.backends import torch_epochs
+
+        # As if this file were code that keeps nothing.
+        monkeypatch.setattr(torch_epochs, "_KNOWN", {*torch_epochs._KNOWN, __name__})
+        total, left = torch.zeros(()), []
+
+        def add(batch):
+            # Tracing it reads no term.
+            total.add_(batch[0].sum() * (left[0] if left else 1))
+
+        step = torch_epochs.RecordedStep(add, [0])
+        for term in terms:
+            left[:] = [term]
+            step([torch.ones(2)])
+        assert float(total) == 2 * sum(terms)
+        assert (step._program is None) == (terms != [1] * 5)
