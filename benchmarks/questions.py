@@ -9,7 +9,6 @@ import functools
 import json
 import os
 import pathlib
-import random
 import shlex
 import statistics
 import subprocess
@@ -21,16 +20,11 @@ import warnings
 import keras
 import numpy as np
 from devices import device_name, peak_memory
-from rivals import (
-    NETWORKS,
-    RIVALS,
-    dense_network,
-    rivals_for,
-    seed_network,
-    tabular_network,
-)
+from paths import path
+from rivals import NETWORKS, RIVALS, dense_network, rivals_for
+from rounds import interleaved, timed
 
-from keras_l2reg import L2, L2AllWeights, PenaltyLogger, attach, audit, l2_path
+from keras_l2reg import L2, L2AllWeights, PenaltyLogger, attach, audit
 
 JIT = "L2REG_JIT" in os.environ
 BATCH = 128
@@ -47,28 +41,6 @@ def main():
     print(f"{args.question}, {keras.backend.backend()}: on {device_name()}")
     answer = QUESTIONS[args.question](args.quick, args.rounds)
     args.answer.write_text(json.dumps(answer))
-
-
-def interleaved(rivals, rounds, warm=True):
-    """The results of each rival, one per round, in random order within a round."""
-    for run in rivals.values() if warm else ():
-        run()  # traces and warms up
-    results = {name: [] for name in rivals}
-    for _ in range(rounds):
-        for name in random.sample(list(rivals), len(rivals)):
-            results[name].append(rivals[name]())
-    return results
-
-
-def timed(run):
-    """A function that calls `run` and returns the seconds it takes."""
-
-    def seconds():
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start
-
-    return seconds
 
 
 def epoch(model, shape, batch, steps, decay=None):
@@ -261,68 +233,6 @@ def around(quick, rounds):
 def python(command):
     command = [sys.executable, *shlex.split(command)]
     subprocess.run(command, check=True, capture_output=True)
-
-
-def path(quick, rounds):
-    """12 strengths: `l2_path` and its rivals, on a large and on a small network."""
-    rng = np.random.default_rng(0)
-    strengths = np.geomspace(1e-5, 1e-2, 3 if quick else 12).tolist()
-
-    def data(samples, features, outputs):
-        shapes = (samples, features), (samples, outputs)
-        return [rng.normal(size=shape).astype("float32") for shape in shapes]
-
-    samples = 512 if quick else 2560
-    seed, held_out = data(samples, 784, 10), data(BATCH, 784, 10)
-    fit = {"validation_data": held_out, "batch_size": BATCH, "epochs": 3}
-    answer = {}
-    if keras.backend.backend() == "tensorflow":
-        rivals = path_rivals(seed_network, "sgd", strengths, seed, fit)
-        answer["seed 784-1024-10"] = interleaved(rivals, rounds, warm=False)
-    tabular, held_out = data(1000, 30, 1), data(200, 30, 1)
-    fit = {"validation_data": held_out, "batch_size": 64, "epochs": 5 if quick else 50}
-    rivals = path_rivals(tabular_network, "adam", strengths, tabular, fit)
-    answer["tabular 30-64-64-1"] = interleaved(rivals, rounds, warm=False)
-    return answer
-
-
-def path_rivals(build, optimizer, strengths, data, fit):
-    def ours(**arguments):
-        model = build()
-        model.compile(optimizer, "mse")
-        l2_path(model, *data, l2=strengths, verbose=0, **fit, **arguments)
-
-    def rebuild(strength):
-        model = build(keras.regularizers.L2(strength))
-        model.compile(optimizer, "mse")
-        return model
-
-    def loop():
-        for strength in strengths:
-            rebuild(strength).fit(*data, verbose=0, **fit)
-
-    rivals = {"l2_path": timed(ours), "rebuild per strength": timed(loop)}
-    if keras.backend.backend() == "jax":
-        one_by_one = functools.partial(ours, together=False)
-        rivals["l2_path, together=False"] = timed(one_by_one)
-    try:
-        import keras_tuner
-    except ImportError:
-        print("path: skipped KerasTuner, which is not installed")
-        return rivals
-
-    def tuner():
-        with tempfile.TemporaryDirectory() as folder:
-            search = keras_tuner.GridSearch(
-                lambda hp: rebuild(hp.Choice("l2", strengths)),
-                objective="val_loss",
-                max_trials=len(strengths),
-                directory=folder,
-            )
-            search.search(*data, verbose=0, **fit)
-
-    rivals["KerasTuner GridSearch"] = timed(tuner)
-    return rivals
 
 
 def counted(quick, rounds):

@@ -15,8 +15,11 @@ from keras_l2reg.models import L2AllWeights
 
 # Of the matrix products of a training step.
 _MOST_FLOPS = 30_000_000
-# Of all runs: fewer take less time than what is compiled more than in `fit`.
-_FEWEST_STEPS = 1000
+# Of a training step of one run.
+_MOST_BYTES = 20_000_000
+# Steps of all runs for each operation of one: in fewer steps, `fit` takes less time
+# than it takes to compile the runs.
+_STEPS_PER_OPERATION = 2
 
 
 def check_together(
@@ -87,8 +90,9 @@ def fitter_for(
 
     It pays where the time of `fit` is spent between the steps: a step of a small
     network takes 0.05 ms of the 0.5 to 1 ms that `fit` takes. From some 30 million
-    operations on, a step takes as long as what is between the steps. A convolution in
-    a compiled loop takes XLA five times as long on a CPU as outside of one.
+    operations on, a step takes as long as what is between the steps; from some 20 MB
+    on, it waits for memory. A convolution in a compiled loop takes XLA five times as
+    long on a CPU as outside of one.
 
     Half of the memory that is free is used, by an estimate from above.
 
@@ -116,8 +120,9 @@ def fitter_for(
             "operation that can't be mapped, such as a callback to Python; leave out "
             "`together`, for one run after the other"
         )
-    is_small = cost.flops < _MOST_FLOPS and not cost.convolves
-    if not together and (not is_small or runs * steps < _FEWEST_STEPS):
+    is_small = cost.flops < _MOST_FLOPS and cost.bytes < _MOST_BYTES
+    are_many = runs * steps >= _STEPS_PER_OPERATION * cost.operations
+    if not together and (cost.convolves or not is_small or not are_many):
         return by_fit
     program.compile_for(cost.flops * runs * steps)
     length = 1 if together is False else max(1, free // cost.bytes)

@@ -267,7 +267,7 @@ def test_ctrl_c_keeps_the_runs_of_finished_chunks(monkeypatch):
     wrapped = L2AllWeights(fresh(), 0.7)
     # Room for two runs at once.
     monkeypatch.setattr(
-        type(_keras.backend), "free_bytes", lambda self: 5 * cost_of(wrapped)
+        type(_keras.backend), "free_bytes", lambda self: 5 * cost_of(wrapped).bytes
     )
     CtrlC(3, monkeypatch)
     path = path_of(wrapped, together=True)
@@ -279,7 +279,7 @@ def test_ctrl_c_keeps_the_runs_of_finished_chunks(monkeypatch):
 
 def cost_of(wrapped):
     steps = _keras.backend.stacked(wrapped)
-    return steps.step_cost(steps.place((X, Y)), 8).bytes
+    return steps.step_cost(steps.place((X, Y)), 8)
 
 
 @on_jax
@@ -354,20 +354,28 @@ def epochs_together(monkeypatch, model, **arguments):
 @on_jax
 def test_together_is_chosen_where_it_pays(monkeypatch):
     model = fresh()
-    # 3 runs of 3 batches each: fewer steps than 1000, and more.
-    assert epochs_together(monkeypatch, model, epochs=2) == 0
-    assert epochs_together(monkeypatch, model, epochs=120) == 120
-    assert epochs_together(monkeypatch, model, epochs=112, together=False) == 336
+    model.optimizer.build(model.trainable_variables)
+    # 3 runs of 3 batches each: two steps for each operation, or a few less.
+    enough = -(-2 * cost_of(L2AllWeights(model)).operations // 9)
+    model = fresh()
+    assert epochs_together(monkeypatch, model, epochs=enough - 8) == 0
+    assert epochs_together(monkeypatch, model, epochs=enough + 8) == enough + 8
+    alone = epochs_together(monkeypatch, model, epochs=enough + 8, together=False)
+    assert alone == 3 * (enough + 8)
 
 
 @on_jax
 @slow
 def test_large_steps_and_convolutions_are_left_to_fit(monkeypatch):
-    monkeypatch.setattr(choice, "_FEWEST_STEPS", 0)
+    monkeypatch.setattr(choice, "_STEPS_PER_OPERATION", 0)
     wide = keras.Sequential([keras.Input((5,)), layers.Dense(2**19), layers.Dense(2)])
+    table = keras.Sequential(
+        [keras.Input((5,)), layers.Embedding(2**18, 16), layers.GlobalMaxPooling1D()]
+    )
+    table.add(layers.Dense(2))
     shapes = [layers.Reshape((5, 1)), layers.Conv1D(2, 2), layers.Flatten()]
     convolution = keras.Sequential([keras.Input((5,)), *shapes, layers.Dense(2)])
-    for model in (wide, convolution):
+    for model in (wide, table, convolution):
         model.compile("sgd", "mse")
         assert epochs_together(monkeypatch, model, epochs=1) == 0
     assert epochs_together(monkeypatch, convolution, epochs=1, together=True) == 1

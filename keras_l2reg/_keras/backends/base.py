@@ -20,11 +20,13 @@ class StepCost(NamedTuple):
     Args:
         flops: Integer, floating point operations of matrix products, convolutions.
         bytes: Integer, memory of the state, the gradients and intermediate results.
+        operations: Integer, how many there are to compile.
         convolves: Boolean, whether it has convolutions.
     """
 
     flops: int
     bytes: int
+    operations: int
     convolves: bool
 
 

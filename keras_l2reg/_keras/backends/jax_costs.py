@@ -35,6 +35,7 @@ def step_cost(train_step: Any, state: Any, data: Any, size: int) -> StepCost | N
         # intermediate results: more than XLA needs, which reuses memory.
         bytes=4 * sum(map(_bytes, jax.tree.leaves(state)))
         + sum(_bytes(v.aval) for e, _ in equations for v in e.outvars),
+        operations=len(equations),
         convolves=any(e.primitive.name == "conv_general_dilated" for e, _ in equations),
     )
 
