@@ -133,8 +133,8 @@ def l2_path(
             of the free memory; with `warm`, a strength after the other. Takes arrays,
             no callbacks, and no `executor`. `False` does one run at a time. Defaults
             to `None`: together where possible, and where it pays: a step of fewer than
-            30 million operations in matrix products, without convolutions, and at
-            least 1,000 steps in all.
+            30 million operations in matrix products and 20 MB, without convolutions,
+            and enough steps in all (some 500 for two hidden layers).
         executor: A `concurrent.futures.Executor`, such as a `ProcessPoolExecutor`
             (of the "spawn" context) or Dask's `Client.get_executor()`, whose workers
             do the runs, a task for each strength (with `warm`, each repeat) and fold.
