@@ -8,6 +8,7 @@ runs. Shares are of one size, for one program: the last run may be there several
 """
 
 import functools
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -203,10 +204,10 @@ class StackedModel:
         return self._on_all_cores(test, state, batches)
 
     def _shares(self, runs: int) -> np.ndarray:
-        """The runs of each core, as integers of the shape (cores, runs)."""
-        cores = min(runs, self._cores)
-        size = -(-runs // cores)
-        return np.minimum(np.arange(cores * size), runs - 1).reshape(cores, size)
+        """The runs of each core, as integers of the shape (cores in use, runs)."""
+        size = math.ceil(runs / self._cores)
+        count = math.ceil(runs / size)
+        return np.minimum(np.arange(count * size), runs - 1).reshape(count, size)
 
     def _call(self, program: Any, arguments: tuple, indices: np.ndarray) -> Any:
         # What is compiled, not the function: Keras would trace with the settings of
