@@ -1,5 +1,6 @@
 """Tables and a plot of the results of run.py."""
 
+import io
 import statistics
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,23 +22,25 @@ def show(results):
 
 def write(results, path):
     """The same as a page of the docs."""
-    with path.open("w") as file:
-        console = Console(file=file, width=400, markup=False, highlight=False)
-        console.print(
-            "# Measurements\n\n"
-            f"{results['machine']}. By one `python benchmarks/run.py`, in "
-            f"{results['seconds'] // 60} minutes. Medians over interleaved rounds, "
-            "with quartiles; what is added is more than the bare step of the round. "
-            '"noise": the lower quartile of what Keras\' `L2` adds is below 0.'
-        )
-        for question, by_mode in results["answers"].items():
-            for mode, answer in by_mode.items():
-                made = TABLES[question](mode, answer)
-                console.print(f"\n## {made.title}\n")
-                made.title, made.box = None, box.MARKDOWN
-                for row in made.rows:
-                    row.end_section = False
-                console.print(made)
+    page = io.StringIO()
+    console = Console(file=page, width=400, markup=False, highlight=False)
+    console.print(
+        "# Measurements\n\n"
+        f"{results['machine']}. By one `python benchmarks/run.py`, in "
+        f"{results['seconds'] // 60} minutes. Medians over interleaved rounds, "
+        "with quartiles; what is added is more than the bare step of the round. "
+        '"noise": the lower quartile of what Keras\' `L2` adds is below 0.'
+    )
+    for question, by_mode in results["answers"].items():
+        for mode, answer in by_mode.items():
+            made = TABLES[question](mode, answer)
+            console.print(f"\n## {made.title}")
+            made.title, made.box = None, box.MARKDOWN
+            for row in made.rows:
+                row.end_section = False
+            console.print(made)
+    lines = [line.rstrip() for line in page.getvalue().splitlines()]
+    path.write_text("\n".join(lines) + "\n")
 
 
 # ------------------------------------------------------------------ statistics
