@@ -60,7 +60,7 @@ def values_of(variables):
 
 
 def assert_runs_are_those_of_keras(
-    wrapped, x=X, y=Y, validation=VALIDATION, l2=(0.01,), **arguments
+    wrapped, x=X, y=Y, validation=VALIDATION, l2=(0.01,), repeats=1, **arguments
 ):
     arguments = {"epochs": 2, "batch_size": 9, "verbose": 0, **arguments}
     wrapped.evaluate(x, y, verbose=0)
@@ -74,6 +74,7 @@ def assert_runs_are_those_of_keras(
             l2,
             validation,
             seed=3,
+            repeats=repeats,
             restore_best_weights=False,
             **arguments,
         )
@@ -81,7 +82,8 @@ def assert_runs_are_those_of_keras(
         for variable, value in zip(variables_of(wrapped), start, strict=True):
             variable.assign(value)
         wrapped.l2 = run["l2"]
-        metrics = by_keras(wrapped, x, y, validation, **arguments)
+        seed = 3 + run["repeat"]
+        metrics = by_keras(wrapped, x, y, validation, seed, **arguments)
         assert_has_metrics(run, metrics, rel=1e-6)
 
 
@@ -125,6 +127,11 @@ def with_dropout():
 )
 def test_batches_and_their_order(arguments, with_dropout):
     assert_runs_are_those_of_keras(with_dropout, **arguments)
+
+
+def test_the_order_is_that_of_the_seed_at_each_strength():
+    wrapped = compiled(L2AllWeights(network()))
+    assert_runs_are_those_of_keras(wrapped, l2=[0.1, 0.01], repeats=2)
 
 
 def test_class_weights():

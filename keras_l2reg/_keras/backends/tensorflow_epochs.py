@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+from keras.src.utils.rng_utils import get_random_seed
 
 from keras_l2reg._keras.array_epochs import ArrayEpochs
 from keras_l2reg._keras.steps import function_within
@@ -19,6 +20,8 @@ class TensorFlowEpochs(ArrayEpochs):
         super().__init__(model)
         # For "train" and "test", the step that Keras made, and an epoch of it.
         self._epochs = {}
+        # The order of the samples for each seed; TensorFlow takes 20 ms to make one.
+        self._orders = {}
 
     def can_run(self, batches):
         model = self.model
@@ -32,13 +35,17 @@ class TensorFlowEpochs(ArrayEpochs):
         return next(iter(adapter.get_tf_dataset()))
 
     def orders(self, batches):
-        adapter = ArrayDataAdapter(
-            np.arange(batches.count), batch_size=batches.size, shuffle=batches.shuffle
-        )
-        dataset = adapter.get_tf_dataset()
-        if _shuffles_anew():
-            yield from itertools.repeat(dataset)
-        yield from itertools.repeat([*dataset])
+        seed = get_random_seed() if batches.shuffle else 0
+        key = batches.count, batches.size, batches.shuffle, seed
+        order = self._orders.get(key)
+        if order is None:
+            dataset = _indices(batches)
+            if batches.shuffle and _shuffles_anew():
+                yield from itertools.repeat(dataset)
+            order = [*dataset]
+            if seed is not None:
+                self._orders[key] = order
+        yield from itertools.repeat(order)
 
     def train(self, batches, order):
         self.model.make_train_function()
@@ -56,6 +63,15 @@ class TensorFlowEpochs(ArrayEpochs):
         order, size = tf.concat([*order], 0), batches.size
         static_size = None if batches.count % size else size
         return epoch(batches.tensors, order, size, static_size)
+
+
+def _indices(batches):
+    """The data set of the indices of the samples, batch by batch."""
+    indices = np.arange(batches.count, dtype="int32")
+    adapter = ArrayDataAdapter(
+        indices, batch_size=batches.size, shuffle=batches.shuffle
+    )
+    return adapter.get_tf_dataset()
 
 
 def _epoch_of(model, function):
