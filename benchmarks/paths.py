@@ -51,7 +51,8 @@ def path(quick, rounds):
 
 
 def warm_up(build, data):
-    """What a backend does once in a process is no rival's."""
+    """What a backend does once in a process is no rival's; nor is what Keras does."""
+    keras.utils.set_random_seed(0)  # imports TensorFlow, on every backend
     model = build()
     model.compile("adam", "mse")
     model.fit(*data, verbose=0)

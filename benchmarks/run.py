@@ -1,6 +1,6 @@
 """The cost of a penalty: seven questions, each answered by ratios within one run.
 
-    python benchmarks/run.py            # all; 40 minutes on 2 cores
+    python benchmarks/run.py            # all; 50 minutes on 2 cores
     python benchmarks/run.py --quick    # tiny sizes, only to check that it works
     python benchmarks/run.py --only step --backends tensorflow
 
@@ -35,7 +35,7 @@ MODES = {
 # Rounds in each process.
 QUESTIONS = {
     "step": 4,
-    "path": 1,
+    "path": 3,
     "watching": 5,
     "around": 3,
     "memory": 1,
