@@ -49,8 +49,8 @@ def write(results, path):
 def quartiles(values):
     if len(values) < 2:
         return values * 3
-    low, _, high = statistics.quantiles(values, n=4)
-    return [low, statistics.median(values), high]
+    # "inclusive" stays within the values, also if these are two or three.
+    return statistics.quantiles(values, n=4, method="inclusive")
 
 
 def differences(one, other):
