@@ -1,6 +1,6 @@
 """The cost of a penalty: seven questions, each answered by ratios within one run.
 
-    python benchmarks/run.py            # all; 50 minutes on 2 cores
+    python benchmarks/run.py            # all; an hour on 2 cores
     python benchmarks/run.py --quick    # tiny sizes, only to check that it works
     python benchmarks/run.py --only step --backends tensorflow
 
