@@ -46,8 +46,7 @@ class LossSplit(_keras.MetricsList):
         self.sums = self.add_variable((3,), "zeros", "float32", name="sums")
 
     def update_state(self, data_loss, penalty, sample_weight=1) -> None:  # pyright: ignore
-        row = _keras.backend.weighted_row((data_loss, penalty), sample_weight)
-        self.sums.assign_add(row)
+        _keras.backend.add_row(self.sums, (data_loss, penalty), sample_weight)
 
     def result(self) -> dict[str, Any]:
         means = _keras.backend.means(self.sums.value)
@@ -118,7 +117,7 @@ class SplitLossModel(ModelWrapper):
         if "loss_split" not in vars(self):
             return metrics
         own = metrics.index(self.loss_split)
-        inner = _keras.own_metrics(self.wrapped_model)
+        inner = _keras.own_metrics(self._inner.model)
         return [*metrics[:own], *inner, *metrics[own + 1 :], self.loss_split]
 
     @property

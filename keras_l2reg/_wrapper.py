@@ -55,7 +55,8 @@ class ModelWrapper(keras.Model):
     def __init__(self, model: keras.Model, name: str | None = None):
         # The model casts its inputs; casting them here as well would lose precision.
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
-        # For `__getattr__`, which needs it in `vars`: torch stores layers elsewhere.
+        # In `vars`, where torch does not store layers: needed by `__getattr__`, and
+        # found sooner in each step.
         self._inner = types.SimpleNamespace(model=model)
         self.wrapped_model = model
         self.supports_masking = model.supports_masking
@@ -69,7 +70,7 @@ class ModelWrapper(keras.Model):
             model.build(input_shape)
 
     def call(self, *args, **kwargs):
-        return self.wrapped_model(*args, **kwargs)
+        return self._inner.model(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         # On torch, submodules and parameters are found by `__getattr__`.
@@ -92,16 +93,18 @@ class ModelWrapper(keras.Model):
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if self._is_new(name) and hasattr(self._inner.model, name):
+        if not self._is_new(name):
+            super().__setattr__(name, value)
+        elif hasattr(self._inner.model, name):
             setattr(self._inner.model, name, value)
-            return
-        if suggestion := self._suggestion(name):
+        elif suggestion := self._suggestion(name):
             raise AttributeError(
                 f"Expected an attribute of {type(self).__name__!r}, or a new one whose "
                 "name differs not only in upper and lower case. "
                 f"Received: {name!r}{suggestion}"
             )
-        super().__setattr__(name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _suggestion(self, name: str) -> str:
         """A hint at the attribute that differs from `name` only in case, if any."""
@@ -133,12 +136,12 @@ class ModelWrapper(keras.Model):
     @property
     def layers(self) -> list[keras.layers.Layer]:  # pyright: ignore
         """The inner model's layers."""
-        return self.wrapped_model.layers
+        return self._inner.model.layers
 
     @property
     def weights(self) -> list[keras.Variable]:
         """The inner model's weights."""
-        return self.wrapped_model.weights
+        return self._inner.model.weights
 
     def get_layer(self, *args, **kwargs) -> keras.layers.Layer:
         """A layer of the inner model: `keras.Model.get_layer`."""

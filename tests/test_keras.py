@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import itertools
+import random
 import threading
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 from keras.src.callbacks import callback_list
+from keras.src.random import seed_generator
 from models import SEQUENCES, VECTORS, around
 
 from keras_l2reg import _keras
@@ -104,6 +106,26 @@ def test_traced_functions_are_those_that_ran():
     before = model.train_function
     model.make_train_function(force=True)
     assert model.train_function is not before
+
+
+def test_the_seed_outside_tensorflow_is_that_of_keras():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("for TensorFlow")
+    from keras_l2reg._keras.backends import tensorflow_epochs
+
+    is_reset = hasattr(seed_generator, "GLOBAL_SEED_GENERATOR")
+
+    def draws():
+        of_keras = keras.random.normal((3,)) if is_reset else np.zeros(3)
+        of_keras = keras.ops.convert_to_numpy(of_keras).tolist()
+        shuffled = [*keras.utils.split_dataset(np.arange(9), 0.9, shuffle=True)[0]]
+        return random.random(), np.random.random(), of_keras, list(map(int, shuffled))
+
+    keras.utils.set_random_seed(3)
+    expected = draws()
+    assert draws() != expected
+    tensorflow_epochs.set_seed_outside_tensorflow(3)
+    assert draws() == expected
 
 
 def test_epochs_on_arrays_take_the_steps_of_fit_and_evaluate():

@@ -62,6 +62,8 @@ class ArrayEpochs(Epochs):
         super().__init__(model)
         # The batches of the last fit and of the last evaluation.
         self._kept: dict[str, Batches] = {}
+        # Whether Keras had to run some epochs.
+        self._is_left_to_keras = False
 
     # ------------------------------------------------- what a backend overrides
 
@@ -72,6 +74,10 @@ class ArrayEpochs(Epochs):
     def converted(self, adapter: ArrayDataAdapter) -> Any:
         """The only batch of an adapter, a nest of tensors."""
         raise NotImplementedError
+
+    def set_seed(self, seed: int, batches: Batches) -> None:
+        """Set what the epochs draw random numbers from, before a fit on batches."""
+        keras.utils.set_random_seed(seed)
 
     def orders(self, batches: Batches) -> Iterator[Iterable[Tensor]]:
         """For each epoch of a fit, the indices of the samples in each batch.
@@ -90,13 +96,16 @@ class ArrayEpochs(Epochs):
 
     # --------------------------------------------------------- as in `Epochs`
 
-    def fit(self, samples, epochs, callback, arguments=None):
+    def fit(self, samples, epochs, callback, arguments=None, seed=None):
         given = {k: v for k, v in (arguments or {}).items() if v is not None}
         of_batches = {k: v for k, v in given.items() if k in _OF_BATCHES}
         batches = self._batches("train", samples, {"shuffle": True} | of_batches)
         is_usual = {*given} <= _OF_BATCHES | _OF_VALIDATION
         if not is_usual or batches is None:
-            return super().fit(samples, epochs, callback, arguments)
+            self._is_left_to_keras = True
+            return super().fit(samples, epochs, callback, arguments, seed)
+        if seed is not None:
+            self.set_seed(seed, batches)
         model, logs = self.model, {}
         callback.set_model(model)
         model.stop_training = False
@@ -113,6 +122,7 @@ class ArrayEpochs(Epochs):
     def evaluate(self, samples, batch_size=32, steps=None):
         batches = self._batches("test", samples, {"batch_size": batch_size})
         if steps is not None or batches is None:
+            self._is_left_to_keras = True
             return super().evaluate(samples, batch_size, steps)
         self.model.reset_metrics()
         return _as_numbers(self.test(batches, next(self.orders(batches))))

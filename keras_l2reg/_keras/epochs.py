@@ -37,8 +37,9 @@ class Epochs:
         epochs: int,
         callback: keras.callbacks.Callback,
         arguments: Mapping[str, Any] | None = None,
+        seed: int | None = None,
     ) -> dict[str, Any]:
-        """Train the model: `keras.Model.fit`.
+        """Train the model: `keras.Model.fit`, after `keras.utils.set_random_seed`.
 
         Args:
             samples: `(x, y, sample_weight)`.
@@ -46,10 +47,13 @@ class Epochs:
             callback: A callback whose methods `on_epoch_end` and `on_train_end` are
                 called, after those of others in `arguments`; it may stop the training.
             arguments: Further arguments of `fit`. Defaults to none.
+            seed: Integer. Defaults to `None`, which sets no seed.
 
         Returns:
             The logs of the last epoch.
         """
+        if seed is not None:
+            keras.utils.set_random_seed(seed)
         x, y, sample_weight = samples
         arguments = dict(arguments or {})
         callbacks = keras.tree.flatten(arguments.pop("callbacks", None) or [])

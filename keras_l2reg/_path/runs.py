@@ -192,14 +192,13 @@ def _fit(
     seed: int,
     on_epoch: Callable[[int], None],
 ) -> dict[str, float]:
-    keras.utils.set_random_seed(seed)
     fit_arguments = dict(setup.fit_arguments)
     if fit_arguments.get("callbacks"):
         # Only callbacks need the validation metrics between epochs.
         fit_arguments["validation_data"] = data.validation_data
     samples = data.x, data.y, data.sample_weight
     watch = _StopOnDivergence(setup.epochs, on_epoch)
-    logs = numbers(trainer.fit(samples, setup.epochs, watch, fit_arguments))
+    logs = numbers(trainer.fit(samples, setup.epochs, watch, fit_arguments, seed))
     if math.isfinite(logs["loss"]):
         if data.validation_data is None:
             return logs

@@ -134,6 +134,60 @@ def test_the_order_is_that_of_the_seed_at_each_strength():
     assert_runs_are_those_of_keras(wrapped, l2=[0.1, 0.01], repeats=2)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow's random numbers"
+)
+class TestRandomNumbersOfTensorFlow:
+    @pytest.mark.parametrize("of_python", [False, True])
+    @pytest.mark.parametrize("in_training", [True, False])
+    def test_a_layer_draws_the_same_in_each_run(self, in_training, of_python):
+        wrapped = noisy(in_training, of_python)
+        assert_runs_are_those_of_keras(wrapped, l2=[0.1, 0.01], repeats=2)
+
+    def test_so_does_an_evaluation_by_keras(self):
+        wrapped = noisy(in_training=False)
+        path_of(wrapped, l2=[0.1])
+        given = {"validation_steps": 2, "restore_best_weights": False}
+        both = path_of(wrapped, l2=[0.1, 0.01], **given).runs
+        for run in both:
+            (alone,) = path_of(wrapped, l2=[run["l2"]], **given).runs
+            assert run["val_loss"] == pytest.approx(alone["val_loss"], rel=1e-6)
+
+    def test_a_path_prepares_its_graphs_once(self, monkeypatch):
+        from keras_l2reg._keras.backends import tensorflow_epochs
+
+        cheap, set_seed = [], tensorflow_epochs.set_seed_outside_tensorflow
+        monkeypatch.setattr(
+            tensorflow_epochs,
+            "set_seed_outside_tensorflow",
+            lambda seed: cheap.append(seed) or set_seed(seed),
+        )
+        path_of(compiled(L2AllWeights(network(dropout=0.3))), l2=[0.1, 0.01, 0.001])
+        assert len(cheap) == 2
+        path_of(noisy(in_training=True), l2=[0.1, 0.01])
+        assert len(cheap) == 2
+
+
+def noisy(in_training, of_python=False):
+    """A wrapped model whose layer draws from TensorFlow's own random state."""
+    import tensorflow as tf
+
+    def normal(shape):
+        return tf.random.normal(shape, seed=1)
+
+    class Noise(layers.Layer):
+        def call(self, x, training=False):
+            if training != in_training:
+                return x
+            shape = tf.shape(x)
+            if not of_python:
+                return x + normal(shape)
+            noise = tf.py_function(normal, [shape], tf.float32)
+            return x + tf.ensure_shape(noise, x.shape)
+
+    return compiled(L2AllWeights(keras.Sequential([network(), Noise()])))
+
+
 def test_class_weights():
     model = keras.Sequential([keras.Input((5,)), layers.Dense(3, "softmax")])
     wrapped = L2AllWeights(model)

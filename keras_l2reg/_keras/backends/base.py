@@ -99,10 +99,10 @@ class Backend:
             w = ops.cast(variable, wide)
             variable.assign(ops.cast(w - w * share, variable.dtype))
 
-    def weighted_row(self, values: Sequence[Any], weight: Any) -> Tensor:
-        """`weight * [*values, 1]` in float32, for sums of which `means` are taken."""
+    def add_row(self, sums: keras.Variable, values: Sequence[Any], weight: Any) -> None:
+        """`sums += weight * [*values, 1]` in float32, for `means` of `sums`."""
         row = ops.stack([*(ops.cast(value, "float32") for value in values), 1.0])
-        return ops.multiply(weight, row)
+        sums.assign_add(ops.multiply(weight, row))
 
     def means(self, sums: Tensor) -> list[Tensor]:
         """The weighted means of values, from the sum of their rows; 0 if it is 0."""

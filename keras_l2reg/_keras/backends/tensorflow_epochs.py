@@ -2,12 +2,15 @@
 
 import functools
 import itertools
+import random
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common.global_state import set_global_attribute
+from keras.src.random import seed_generator
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
-from keras.src.utils.rng_utils import get_random_seed
+from keras.src.utils.rng_utils import GLOBAL_RANDOM_SEED, get_random_seed
 
 from keras_l2reg._keras.array_epochs import ArrayEpochs
 from keras_l2reg._keras.steps import function_within
@@ -34,16 +37,27 @@ class TensorFlowEpochs(ArrayEpochs):
     def converted(self, adapter):
         return next(iter(adapter.get_tf_dataset()))
 
+    def set_seed(self, seed, batches):
+        has_order = _order_key(batches, seed) in self._orders
+        if has_order and not self._is_left_to_keras and not self._draws():
+            set_seed_outside_tensorflow(seed)
+        else:
+            super().set_seed(seed, batches)
+
+    def _draws(self):
+        """Whether an epoch draws random numbers whose state TensorFlow keeps."""
+        return any(draws_numbers(epoch) for _, epoch in self._epochs.values())
+
     def orders(self, batches):
-        seed = get_random_seed() if batches.shuffle else 0
-        key = batches.count, batches.size, batches.shuffle, seed
+        seed = get_random_seed()
+        key = _order_key(batches, seed)
         order = self._orders.get(key)
         if order is None:
             dataset = _indices(batches)
             if batches.shuffle and _shuffles_anew():
                 yield from itertools.repeat(dataset)
             order = [*dataset]
-            if seed is not None:
+            if seed is not None or not batches.shuffle:
                 self._orders[key] = order
         yield from itertools.repeat(order)
 
@@ -63,6 +77,40 @@ class TensorFlowEpochs(ArrayEpochs):
         order, size = tf.concat([*order], 0), batches.size
         static_size = None if batches.count % size else size
         return epoch(batches.tensors, order, size, static_size)
+
+
+def _order_key(batches, seed):
+    shuffle = batches.shuffle
+    return batches.count, batches.size, shuffle, seed if shuffle else None
+
+
+def set_seed_outside_tensorflow(seed):
+    """`keras.utils.set_random_seed`, without `tf.random.set_seed`.
+
+    That one makes TensorFlow prepare each compiled function again, as long as 15 steps
+    of a small network, and matters only to what `draws_numbers`.
+    """
+    set_global_attribute(GLOBAL_RANDOM_SEED, seed)
+    # Keras 3.12 leaves its global seed generator as it is.
+    if hasattr(seed_generator, "GLOBAL_SEED_GENERATOR"):
+        set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, None)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def draws_numbers(function):
+    """Whether a `tf.function`, as traced so far, draws from TensorFlow's random state.
+
+    Keras' layers don't: their states are variables of the model.
+    """
+    for traced in function._list_all_concrete_functions():
+        graph = traced.graph.as_graph_def(add_shapes=False)
+        parts = [graph.node, *(part.node_def for part in graph.library.function)]
+        for node in itertools.chain.from_iterable(parts):
+            # All such operations have this attribute; and Python may call one of them.
+            if "seed2" in node.attr or "PyFunc" in node.op:
+                return True
+    return False
 
 
 def _indices(batches):

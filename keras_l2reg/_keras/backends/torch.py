@@ -46,13 +46,16 @@ class Backend(base.Backend):
     def sum_of_absolutes(self, weights):
         return functools.reduce(torch.add, [_exact_sum(w.abs()) for w in weights])
 
-    @torch.no_grad()
-    def weighted_row(self, values, weight):
-        if not all(isinstance(value, torch.Tensor) for value in values):
-            return super().weighted_row(values, weight)
-        # Keras' operations take five times as long, in each step.
-        row = [value.to(torch.float32) for value in values]
-        return weight * torch.stack([*row, torch.ones_like(row[0])])
+    def add_row(self, sums, values, weight):
+        are_tensors = all(isinstance(value, torch.Tensor) for value in values)
+        if not are_tensors or not isinstance(weight, (int, float)):
+            super().add_row(sums, values, weight)
+            return
+        # Keras' operations take twice as long, in each step.
+        with torch.no_grad():
+            row = [value.to(torch.float32) for value in values]
+            row = torch.stack([*row, torch.ones_like(row[0])])
+            sums.assign(torch.add(sums.value, row, alpha=weight))
 
     @torch.no_grad()
     def means(self, sums):
