@@ -18,7 +18,7 @@ KIND = keras.backend.backend()
 def path(quick, rounds):
     """The seconds of a path of 12 strengths, and of many runs on JAX."""
     rng = np.random.default_rng(0)
-    strengths = np.geomspace(1e-5, 1e-2, 3 if quick else 12).tolist()
+    strengths = np.geomspace(1e-5, 1e-2, 4 if quick else 12).tolist()
 
     def data(samples, features, outputs):
         shapes = (samples, features), (samples, outputs)
@@ -35,6 +35,14 @@ def path(quick, rounds):
     fit = {"batch_size": 64, "epochs": 5 if quick else 50}
     held_out = {"validation_data": held_out}
     rivals = path_rivals(tabular_network, "adam", strengths, tabular, fit | held_out)
+    if KIND == "jax":
+        import by_hand
+
+        rivals["JAX alone, by hand"] = timed(
+            functools.partial(
+                by_hand.path, (30, 64, 64, 1), strengths, tabular, **held_out, **fit
+            )
+        )
     answer["tabular 30-64-64-1"] = interleaved(rivals, rounds, warm=False)
     if KIND == "jax":
         folds = {"cv": 5, "repeats": 1 if quick else 3}

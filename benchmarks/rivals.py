@@ -72,10 +72,43 @@ def by_hand(model):
     return ByHand(model.inputs, model.outputs)
 
 
+class Around(keras.Model):
+    """A model that only calls another one: what a wrapper costs that does nothing."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.output_shape = model.output_shape
+
+    def call(self, x, training=None):
+        return self.model(x, training=training)
+
+
+class Logged(Around):
+    """Logs the data loss and the penalty by two of Keras' own means."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.means = [keras.metrics.Mean(name) for name in ("data", "penalty")]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
+        loss = super().compute_loss(x, y, y_pred, *args, **kwargs)
+        penalty = sum(self.losses)
+        count = keras.ops.shape(x)[0]
+        for mean, value in zip(self.means, (loss - penalty, penalty), strict=True):
+            mean.update_state(value, sample_weight=count)
+        return loss
+
+
 RIVALS = {
     "no penalty": lambda build: (build(), None),
     "keras.regularizers.L2": lambda build: (build(keras.regularizers.L2(1e-4)), None),
+    "Keras' L2, logged": lambda build: (
+        Logged(build(keras.regularizers.L2(1e-4))),
+        None,
+    ),
     "by hand": lambda build: (by_hand(build()), None),
+    "in a Keras model": lambda build: (Around(build()), None),
     "weight_decay": lambda build: (build(), 2e-4),
     "decay of L2AllWeights": lambda build: (
         L2AllWeights(build(), weight_decay=2e-4),
