@@ -11,25 +11,19 @@ step.
 (0.02, 'lr')
 """
 
-import math
 import operator
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_l2reg import _keras
-from keras_l2reg._decay_rows import Row, multipliers_for
-from keras_l2reg._peak import peak_of
+from keras_l2reg._decay_rows import Row
+from keras_l2reg._decay_rule import Couple, DecayRule, Groups, check_rate
 from keras_l2reg._strengths import strength_value
-from keras_l2reg._validation import check_number
 from keras_l2reg.weights import listed
-
-Groups = dict[tuple[int, float], list[keras.Variable]]
-Couple = Literal["lr", "independent", "corrected"]
 
 # Where the learning rate has been 0 so far, its share of the highest one is 0.
 _TINY = 1e-30
@@ -81,7 +75,7 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
     ):
         _check_inner(inner_optimizer)
         weight_decay = check_rate(weight_decay)
-        rule = _Rule(inner_optimizer, multipliers, couple, max_learning_rate)
+        rule = DecayRule(inner_optimizer, multipliers, couple, max_learning_rate)
         super().__init__(inner_optimizer, name)
         wide = keras.config.floatx() == "float64"
         self._dtype = "float64" if wide else "float32"
@@ -118,7 +112,9 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
         Steps that were compiled before use only the new rate.
         """
         weight_decay = check_rate(weight_decay)
-        self._rule = _Rule(self.inner_optimizer, multipliers, couple, max_learning_rate)
+        self._rule = DecayRule(
+            self.inner_optimizer, multipliers, couple, max_learning_rate
+        )
         self.weight_decay = weight_decay
         if self.built:
             self._find_multipliers()
@@ -134,7 +130,7 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
     def set_multipliers(self, multipliers: Iterable[Row]) -> None:
         """Replace only the multipliers; allowed while a step is being traced."""
         old = self._rule
-        self._rule = _Rule(
+        self._rule = DecayRule(
             self.inner_optimizer, multipliers, old.couple, old.max_learning_rate
         )
         if self.built:
@@ -254,70 +250,6 @@ class WeightDecayOptimizer(_keras.OptimizerWrapper):
             config["inner_optimizer"], custom_objects=custom_objects
         )
         return cls(**{**config, "inner_optimizer": inner})
-
-
-class _Rule:
-    """Which variables are decayed, and how; checked, and plain Python."""
-
-    def __init__(
-        self,
-        inner_optimizer: Any,
-        rows: Iterable[Row],
-        couple: Couple,
-        max_learning_rate: float | None,
-    ):
-        if couple not in get_args(Couple):
-            raise ValueError(
-                "Invalid value for argument `couple`. Expected one of "
-                f"{get_args(Couple)}. Received: couple={couple!r}"
-            )
-        if max_learning_rate is not None:
-            max_learning_rate = check_number(max_learning_rate, "max_learning_rate")
-        self.last_groups: tuple[list[keras.Variable], Groups] = [], {}
-        self.rows = [(path, float(multiplier)) for path, multiplier in rows]
-        self.couple: Couple = couple
-        self.max_learning_rate = max_learning_rate
-        # The highest learning rate as far as it is known beforehand.
-        self.peaks = [
-            0.0 if couple == "lr" else _peak(updater, max_learning_rate)
-            for updater in _keras.updaters(inner_optimizer)
-        ]
-
-    def multipliers_of(self, variables: Iterable[keras.Variable]) -> list[float | None]:
-        return multipliers_for(self.rows, [v.path for v in variables])
-
-
-def _peak(updater: Any, max_learning_rate: float | None) -> float:
-    if max_learning_rate is not None:
-        return max_learning_rate
-    schedule = _keras.learning_rate_of(updater)
-    if isinstance(schedule, keras.Variable):
-        return 0.0
-    try:
-        return peak_of(schedule)
-    except Exception as error:
-        raise ValueError(
-            "Expected `max_learning_rate`, since the highest value of the learning "
-            "rate can't be found by evaluating it at the steps in its config. "
-            f"Received: learning_rate={schedule!r}; pass max_learning_rate=..."
-        ) from error
-
-
-def check_rate(value: Any) -> float:
-    """Return `value` if it is a finite float >= 0 that float32 can represent.
-
-    >>> check_rate(0.5)
-    0.5
-    """
-    rate = check_number(value, "weight_decay")
-    with np.errstate(over="ignore"):
-        is_finite = math.isfinite(np.float32(rate))
-    if not is_finite:
-        raise ValueError(
-            "Invalid value for argument `weight_decay`. Expected a float that float32 "
-            f"can represent. Received: weight_decay={rate}"
-        )
-    return rate
 
 
 def _check_inner(optimizer: Any) -> None:

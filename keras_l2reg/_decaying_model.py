@@ -14,7 +14,8 @@ from typing import Any
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg._decay import WeightDecayOptimizer, check_rate
+from keras_l2reg._decay import WeightDecayOptimizer
+from keras_l2reg._decay_rule import check_rate
 from keras_l2reg._live_model import LiveStrengthModel
 from keras_l2reg.optimizers import decay_rows, rows_for
 

@@ -91,12 +91,13 @@ class SplitLossModel(ModelWrapper):
         others = _keras.losses_of_calls(self)
         penalized = _keras.penalized_variables(self)
         penalty: Any = total_penalty(penalized) if penalized else ops.zeros(())
-        data_loss: Any = ops.zeros(())
         if self.loss is not None or others:
             with self._override.replaced_by(others):
                 data_loss = super().compute_loss(
                     x, y, y_pred, sample_weight, training=training
                 )
+        else:
+            data_loss = ops.zeros(())
         if not self._override.names_are_checked:
             # The outputs of a subclassed model have names only after the first loss.
             _check_names(self.metrics_names)

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 import keras
 
 from keras_l2reg import _keras
+from keras_l2reg._any_regularizer import get_regularizer
 from keras_l2reg._ledger import Choice
 from keras_l2reg._parts import Parts, last_match
 from keras_l2reg._rule import Existing, Pattern, Rule
@@ -23,14 +24,7 @@ from keras_l2reg._stack import Regularizer, stack_of
 from keras_l2reg._strengths import check_strength
 from keras_l2reg._towards_start import TowardsStart
 from keras_l2reg._validation import as_number
-from keras_l2reg.regularizers import (
-    L2,
-    SUMMING,
-    Scaled,
-    Sum,
-    get_regularizer,
-    safe_for,
-)
+from keras_l2reg.regularizers import L2, SUMMING, Scaled, Sum, safe_for
 from keras_l2reg.weights import Weight, listed
 
 # The choices, and the names of the weights that keep their existing penalty.

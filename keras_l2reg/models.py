@@ -11,23 +11,17 @@
 >>> wrapped.l2 = 0.003  # applies to the next step, without retracing
 """
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from keras_l2reg import _keras, _ledger
 from keras_l2reg._builtin import builtin_converter
-from keras_l2reg._decay import check_rate
-from keras_l2reg._decaying_model import DecayingModel
+from keras_l2reg._decay_rule import check_rate
 from keras_l2reg._live_strength import DEFAULT_L2, Strengths, regularizer_from
 from keras_l2reg._loss_split import check_logged_names
-from keras_l2reg._persistence import (
-    temporary_regularizers,
-    warn_about_builtin_limits,
-    warn_about_lost_lora,
-)
+from keras_l2reg._persistence import warn_about_builtin_limits
 from keras_l2reg._plan import (
     Plan,
     RegularizerLike,
@@ -36,18 +30,9 @@ from keras_l2reg._plan import (
     warn_if_kept,
 )
 from keras_l2reg._rule import Existing, Patterns, Rule
-from keras_l2reg._serialization import (
-    FORMAT,
-    Saved,
-    configs_without,
-    outcome_of,
-    penalized_names,
-    rule_from_config,
-    rule_to_config,
-    starts_of,
-)
+from keras_l2reg._saved_penalty import SavedPenaltyModel
+from keras_l2reg._serialization import Saved
 from keras_l2reg._stack import Attachment
-from keras_l2reg._strengths import strength_value
 from keras_l2reg._validation import check_towards_start
 from keras_l2reg._wrapper import check_inner_model
 from keras_l2reg._wrapper_state import WrapperState
@@ -55,7 +40,7 @@ from keras_l2reg.weights import Weight, find_weights
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
-class L2AllWeights(DecayingModel):
+class L2AllWeights(SavedPenaltyModel):
     """Wrap a model to train it with an L2 penalty on every kernel.
 
     `loss = data_loss + penalty`,
@@ -207,6 +192,12 @@ class L2AllWeights(DecayingModel):
         state.is_complete = _keras.is_built_throughout(model)
         self._attach(find_weights(model), plan)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        is_complete = self._wrapper_state.is_complete
+        if is_complete and _keras.backend.may_call_directly(self, args, kwargs):
+            return self.call(*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
     def call(self, *args: Any, **kwargs: Any) -> Any:
         outputs = super().call(*args, **kwargs)
         state = self._wrapper_state
@@ -263,91 +254,6 @@ class L2AllWeights(DecayingModel):
             arguments = _keras.compile_arguments(self)
             model.compile(**(self._without_decay(arguments) if strip else arguments))
         return model
-
-    # ------------------------------------------------------------ saving and loading
-
-    def save(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save the wrapper, with its penalty: `keras.Model.save`."""
-        # Before Keras opens the file, so that an earlier one is kept.
-        if str(filepath).endswith((".h5", ".hdf5")):
-            self._check_fits_h5()
-        super().save(filepath, *args, **kwargs)
-
-    def _check_fits_h5(self) -> None:
-        state = self._wrapper_state
-        if starts_of(state.attachment, find_weights(self)):
-            raise ValueError(
-                "Expected a wrapper without `towards_start`, as a legacy `.h5` file "
-                "can't contain the starting values. Received: the wrapper "
-                f"{self.name!r} with towards_start={state.towards_start}; "
-                "save it as a `.keras` file"
-            )
-
-    def get_config(self) -> dict[str, Any]:
-        if _keras.is_saving_h5():
-            self._check_fits_h5()
-        state, weights = self._wrapper_state, find_weights(self)
-        with temporary_regularizers(configs_without(state.attachment, weights)):
-            model: Any = keras.saving.serialize_keras_object(self.wrapped_model)
-        # Only the wrapper's compile config is used; the inner model's may not load.
-        model.pop("compile_config", None)
-        outcome = outcome_of(state.attachment, weights) if state.is_complete else None
-        warn_about_lost_lora(
-            self.wrapped_model, penalized_names(outcome or []), weights
-        )
-        rule = {**state.rule, "existing": state.existing}
-        if state.towards_start:
-            rule["towards_start"] = state.towards_start
-        if state.parts is not None:
-            rule["regularizer"] = _parts_config(state.parts)
-        return {
-            "name": self.name,
-            "model": model,
-            **self._strength_config(),
-            **self._decay_config(),
-            "format": FORMAT,
-            "rule": rule_to_config(self.wrapped_model, rule),
-            "outcome": outcome,
-            "lifted": state.attachment.is_removed,
-        }
-
-    def _strength_config(self) -> dict[str, Any]:
-        if strengths := self._live_strengths():
-            return {name: strength_value(v) for name, v in strengths.items()}
-        regularizer: Any = self._wrapper_state.regularizer
-        if regularizer is None or self._wrapper_state.parts is not None:
-            return {}
-        return {"regularizer": keras.regularizers.serialize(regularizer)}
-
-    def _decay_config(self) -> dict[str, Any]:
-        is_off = self._wrapper_state.weight_decay is None
-        return {} if is_off else {"weight_decay": self.weight_decay}
-
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None
-    ) -> "L2AllWeights":
-        config = dict(config)
-        model = keras.saving.deserialize_keras_object(
-            config.pop("model"), custom_objects=custom_objects
-        )
-        saved = Saved(config.pop("outcome", None), config.pop("lifted", False))
-        # In format 1, the arguments of the rule were among the others.
-        names = (*Rule.__annotations__, "existing", "weight_names")
-        old_rule = {name: config.pop(name) for name in names if name in config}
-        # A rule without `existing` is from a version that did not warn.
-        rule = {"existing": "keep", **old_rule, **config.pop("rule", {})}
-        config.pop("format", None)
-        rule = rule_from_config(model, rule, custom_objects)
-        return cls(model, **config, **rule, _saved=saved)
-
-
-def _parts_config(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The configs of regularizers by globs, which are part of the rule."""
-    return {
-        glob: None if part is None else keras.regularizers.serialize(part)
-        for glob, part in parts.items()
-    }
 
 
 # Legacy HDF5 files contain class names without their package.

@@ -29,8 +29,9 @@ from typing import Any, Unpack
 import keras
 
 from keras_l2reg import _keras
-from keras_l2reg._decay import Couple, WeightDecayOptimizer
+from keras_l2reg._decay import WeightDecayOptimizer
 from keras_l2reg._decay_rows import Row
+from keras_l2reg._decay_rule import Couple
 from keras_l2reg._rule import Rule
 from keras_l2reg._selection import select_weights
 from keras_l2reg._validation import Patterns, check_number

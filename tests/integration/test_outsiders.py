@@ -131,7 +131,8 @@ def image_model(l2=None):
     return keras.Sequential(
         [
             keras.Input((6, 6, 1)),
-            keras.layers.Conv2D(3, 3, kernel_regularizer=regularizer),
+            # The gradient of a bias here would be rounding errors, which Adam enlarges.
+            keras.layers.Conv2D(3, 3, use_bias=False, kernel_regularizer=regularizer),
             keras.layers.BatchNormalization(),
             keras.layers.ReLU(),
             keras.layers.DepthwiseConv2D(2, depthwise_regularizer=regularizer),

@@ -70,6 +70,18 @@ class Backend:
         """Whether the step being traced with `tensor` makes `variable` a constant."""
         return False
 
+    def may_call_directly(
+        self, layer: keras.layers.Layer, args: tuple, kwargs: dict[str, Any]
+    ) -> bool:
+        """Whether a layer that only calls another one need not be called by Keras.
+
+        Args:
+            layer: A layer whose `call` passes its arguments on to another layer, for
+                which Keras does all that it would do for this one.
+            args, kwargs: The arguments of the call.
+        """
+        return False
+
     def in_transform(self) -> bool:
         """Whether a function transform is active that custom kernels don't support."""
         return False

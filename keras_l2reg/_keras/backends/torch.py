@@ -4,6 +4,7 @@ import functools
 
 import keras
 import torch
+from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from keras_l2reg._keras.backends import base
 from keras_l2reg._keras.backends.torch_epochs import TorchEpochs
@@ -19,6 +20,12 @@ class Backend(base.Backend):
 
     def epochs(self, model):
         return TorchEpochs(model)
+
+    def may_call_directly(self, layer, args, kwargs):
+        # In each step, Keras' own call takes as long as a layer.
+        are_tensors = all(type(arg) is torch.Tensor for arg in args)
+        is_usual = are_tensors and not kwargs.keys() - {"training"}
+        return is_usual and not _has_call_of_its_own(layer)
 
     def in_transform(self):
         # `torch.compile`, or `torch.func`, such as `vmap`
@@ -66,6 +73,20 @@ class Backend(base.Backend):
     def gradients(self, loss, variables):
         values = [v.value for v in variables]
         return torch.autograd.grad(loss(), values, materialize_grads=True)
+
+
+def _has_call_of_its_own(layer):
+    """Whether a call does more than `call`: hooks, losses, or less memory."""
+    return (
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or has_any_global_hook()
+        or layer._losses
+        or layer._remat_mode
+        or layer.activity_regularizer is not None
+    )
 
 
 class _SumOfSquares(torch.autograd.Function):
