@@ -193,8 +193,10 @@ class L2AllWeights(SavedPenaltyModel):
         self._attach(find_weights(model), plan)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        only_calls = type(self).call is L2AllWeights.call
+        may_call_directly = _keras.backend.may_call_directly
         is_complete = self._wrapper_state.is_complete
-        if is_complete and _keras.backend.may_call_directly(self, args, kwargs):
+        if only_calls and is_complete and may_call_directly(self, args, kwargs):
             return self.call(*args, **kwargs)
         return super().__call__(*args, **kwargs)
 

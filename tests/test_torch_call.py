@@ -134,13 +134,15 @@ def test_rematerialization_of_the_wrapper(x, calls):
     assert wrapped in calls
 
 
-def test_a_subclass_may_override_call(x):
+def test_keras_calls_a_subclass_that_overrides_call(x, calls):
     class Doubled(L2AllWeights):
         def call(self, *args, **kwargs):
             return 2 * super().call(*args, **kwargs)
 
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
-    assert torch.equal(Doubled(model)(x), 2 * model(x))
+    doubled = Doubled(model)
+    assert torch.equal(doubled(x), 2 * model(x))
+    assert doubled in calls
 
 
 def test_compiled_by_torch(wrapped, x):

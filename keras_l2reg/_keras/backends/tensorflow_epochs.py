@@ -104,7 +104,7 @@ def draws_numbers(function):
     Keras' layers don't: their states are variables of the model.
     """
     for traced in function._list_all_concrete_functions():
-        graph = traced.graph.as_graph_def(add_shapes=False)
+        graph = traced.graph.as_graph_def()
         parts = [graph.node, *(part.node_def for part in graph.library.function)]
         for node in itertools.chain.from_iterable(parts):
             # All such operations have this attribute; and Python may call one of them.
