@@ -23,6 +23,7 @@ from paths import (
 
 from keras_l2reg import L2AllWeights, _keras, l2_path
 
+IS_TORCH = keras.backend.backend() == "torch"
 # JAX runs `fit`.
 IS_FAST = keras.backend.backend() in ("tensorflow", "torch")
 WEIGHTS = np.linspace(0.5, 4, 24).astype("float32")
@@ -30,7 +31,7 @@ WEIGHTS = np.linspace(0.5, 4, 24).astype("float32")
 
 @pytest.fixture(autouse=True)
 def record_soon(monkeypatch):
-    if keras.backend.backend() == "torch":
+    if IS_TORCH:
         from keras_l2reg._keras.backends import torch_epochs
 
         monkeypatch.setattr(torch_epochs, "STEPS_BEFORE", 2)
@@ -91,7 +92,10 @@ def kinds():
     """Models of all kinds; all but two are for the slow tests."""
     chosen = {"functional_dict_inputs_and_outputs", "subclassed_built"}
     for name, entry in models.MODELS.items():
-        marks = () if name in chosen else pytest.mark.slow
+        marks = [] if name in chosen else [pytest.mark.slow]
+        if name == "custom_weights_of_one_name" and IS_TORCH:
+            reason = "Keras resets the gradient of only one of them, even in its own fit"
+            marks.append(pytest.mark.xfail(reason=reason))
         yield pytest.param(entry, id=name, marks=marks)
 
 
@@ -104,7 +108,7 @@ def test_models_of_all_kinds(entry):
     y = keras.tree.map_structure(
         lambda t: rng.normal(size=tuple(t.shape)).astype("float32"), outputs
     )
-    wrapped = L2AllWeights(model)
+    wrapped = L2AllWeights(model, existing="keep")
     losses = keras.tree.map_structure(lambda _: "mse", y)
     wrapped.compile(keras.optimizers.Adam(1e-3), losses)
     assert_runs_are_those_of_keras(wrapped, x, y, (x, y), batch_size=4)
