@@ -94,7 +94,7 @@ def kinds():
     for name, entry in models.MODELS.items():
         marks = [] if name in chosen else [pytest.mark.slow]
         if name == "custom_weights_of_one_name" and IS_TORCH:
-            reason = "Keras resets the gradient of only one of them, even in its own fit"
+            reason = "Keras resets the gradient of only one of the two"
             marks.append(pytest.mark.xfail(reason=reason))
         yield pytest.param(entry, id=name, marks=marks)
 
