@@ -19,7 +19,7 @@ from keras_l2reg._any_regularizer import get_regularizer
 from keras_l2reg._ledger import Choice
 from keras_l2reg._parts import Parts, last_match
 from keras_l2reg._rule import Existing, Pattern, Rule
-from keras_l2reg._selection import matching_weights, select_weights
+from keras_l2reg._selection import covered_weights, matching_weights
 from keras_l2reg._stack import Regularizer, stack_of
 from keras_l2reg._strengths import check_strength
 from keras_l2reg._towards_start import TowardsStart
@@ -77,6 +77,7 @@ def plan_attachment(
     regularizer: Regularizer | Parts,
     existing: Existing | None = None,
     towards_start: Sequence[Pattern] = (),
+    weights: list[Weight] | None = None,
     **rule: Unpack[Rule],
 ) -> Plan:
     """Check all arguments and choose the weights, without changing anything.
@@ -86,6 +87,7 @@ def plan_attachment(
         regularizer: What `as_regularizer` returned.
         towards_start: Patterns, for the weights whose penalty is on the distance from
             their starting value. Defaults to none.
+        weights: What `find_weights(model)` returned. Defaults to `None`, find them.
         **rule: `biases`, `embeddings`, `layers`, `exclude`, `multipliers`, as in
             `select_weights`.
 
@@ -99,7 +101,7 @@ def plan_attachment(
     check_existing(existing)
     regularizer_of = regularizer_for(regularizer)
     parts = regularizer.by_glob if isinstance(regularizer, Parts) else None
-    covered = select_weights(model, regularizer=parts, **rule)
+    covered = covered_weights(model, weights, regularizer=parts, **rule)
     towards = matching_weights(
         towards_start, [weight for weight, _ in covered], model, "towards_start"
     )

@@ -73,7 +73,7 @@ def select_weights(
     >>> [w.name for w, _ in select_weights(model, biases=True)]
     ['a/kernel', 'a/bias']
     """
-    decisions = decide(
+    return covered_weights(
         model,
         biases=biases,
         embeddings=embeddings,
@@ -82,20 +82,32 @@ def select_weights(
         multipliers=multipliers,
         regularizer=regularizer,
     )
-    covered = [(d.weight, d.multiplier) for d in decisions if d.multiplier]
-    if covered:
+
+
+def covered_weights(
+    model: keras.Model, weights: list[Weight] | None = None, **rule: Any
+) -> list[tuple[Weight, float]]:
+    """`select_weights` of the `weights` that `find_weights(model)` returned, if given.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    >>> [w.name for w, _ in covered_weights(model, find_weights(model), biases=True)]
+    ['a/kernel', 'a/bias']
+    """
+    decisions = decide(model, weights, **rule)
+    if covered := [(d.weight, d.multiplier) for d in decisions if d.multiplier]:
         return covered
-    selectable = candidates(model, biases, embeddings)
+    weights = [d.weight for d in decisions]
+    flags = {name: rule.get(name, False) for name in ("biases", "embeddings")}
+    selectable = [w for w in weights if not _why_not_selectable(w, flags)]
     if not selectable:
-        weights = [d.weight for d in decisions]
+        hint = hints(model, [w for w in weights if w.role != "bias"]) or _NO_KERNEL
         raise ValueError(
-            "Expected a model with at least one weight to penalize. "
-            f"Received: model {model.name!r} with the weights {described(weights)}"
-            f"{hints(model, [w for w in weights if w.role != 'bias']) or _NO_KERNEL}"
+            "Expected a model with at least one weight to penalize. Received: model "
+            f"{model.name!r} with the weights {described(weights)}{hint}"
         )
-    given = {"layers": layers, "exclude": exclude, "multipliers": multipliers}
-    if regularizer is not None:
-        given["regularizer"] = regularizer
+    given = {name: rule.get(name) for name in ("layers", "exclude", "multipliers")}
+    if rule.get("regularizer") is not None:
+        given["regularizer"] = rule["regularizer"]
     raise ValueError(
         f"Expected {_enumerated(given)} to leave at least one weight to penalize of "
         f"{described(selectable)}. Received: "
@@ -133,6 +145,7 @@ class Decision:
 
 def decide(
     model: keras.Model,
+    weights: list[Weight] | None = None,
     *,
     biases: bool = False,
     embeddings: bool = False,
@@ -146,6 +159,7 @@ def decide(
     Args:
         model, biases, embeddings, layers, exclude, multipliers, regularizer: as in
             `select_weights`.
+        weights: What `find_weights(model)` returned. Defaults to `None`, find them.
 
     Returns:
         A list of `Decision`, in the order of `find_weights`.
@@ -163,15 +177,12 @@ def decide(
     check_rule(model, flags, layers, exclude, multipliers, regularizer)
     narrowed = None if layers is None else as_list(layers)
     excluded, multipliers = as_list(exclude), multipliers or {}
-    weights = find_weights(model)
+    weights = find_weights(model) if weights is None else weights
     selectable = [w for w in weights if not _why_not_selectable(w, flags)]
-    if selectable:
-        for pattern in narrowed or []:
-            _check_matches(pattern, model, selectable, weights, "layers")
-        for pattern in multipliers:
-            _check_matches(pattern, model, selectable, weights, "multipliers")
-        for pattern in regularizer or ():
-            _check_matches(pattern, model, selectable, weights, "regularizer")
+    given = {"layers": narrowed, "multipliers": multipliers, "regularizer": regularizer}
+    for argument, patterns in given.items() if selectable else ():
+        for pattern in patterns or ():
+            _check_matches(pattern, model, selectable, weights, argument)
     for pattern in excluded:
         # A weight that the role leaves out may be excluded as well.
         _check_matches(pattern, model, weights, weights, "exclude")

@@ -11,9 +11,10 @@ from keras_l2reg._ledger import Choice
 from keras_l2reg._parts import Parts
 from keras_l2reg._plan import Plan, plan_attachment
 from keras_l2reg._rule import Existing, Pattern, Rule
-from keras_l2reg._selection import select_weights
+from keras_l2reg._selection import covered_weights
 from keras_l2reg._serialization import Saved
 from keras_l2reg._stack import Attachment, Regularizer
+from keras_l2reg.weights import Weight
 
 
 class WrapperState:
@@ -51,25 +52,33 @@ class WrapperState:
         """The regularizers by globs, if there is one for each part of the model."""
         return self.regularizer.by_glob if isinstance(self.regularizer, Parts) else None
 
-    def plan(self) -> Plan | None:
-        """The plan according to the rule; `None` if a file contains its outcome."""
+    def plan(self, weights: list[Weight]) -> Plan | None:
+        """The plan for these weights according to the rule.
+
+        `None` if a file contains its outcome.
+        """
         if self.saved is not None and not self.saved.needs_rule:
             return None
         if self.regularizer is None:
-            self._check_rule()
+            self._check_rule(weights)
             return [], []
         return plan_attachment(
-            self.model, self.regularizer, self.existing, self.towards_start, **self.rule
+            self.model,
+            self.regularizer,
+            self.existing,
+            self.towards_start,
+            weights,
+            **self.rule,
         )
 
-    def _check_rule(self) -> None:
+    def _check_rule(self, weights: list[Weight]) -> None:
         """Raise the errors of a plan, where there is no penalty, only weight decay."""
         if self.towards_start:
             raise ValueError(
                 "Expected a penalty for `towards_start`: weight decay is towards zero. "
                 f"Received: towards_start={self.towards_start!r}; pass `l2` as well"
             )
-        select_weights(self.model, **self.rule)
+        covered_weights(self.model, weights, **self.rule)
 
     def start_of(self, choice: Choice) -> keras.Variable | None:
         """The starting value that a weight's penalty is towards, if any."""

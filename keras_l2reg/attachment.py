@@ -105,8 +105,10 @@ def attach(
         exclude=exclude,
         multipliers=multipliers,
     )
-    choices, kept = plan_attachment(model, regularizer, existing, **rule)
     weights = find_weights(model)
+    choices, kept = plan_attachment(
+        model, regularizer, existing, weights=weights, **rule
+    )
     earlier = [] if existing == "add" else _attached_to(model, weights)
     _ledger.record_model(model, weights)
     of_weight = regularizer_for(regularizer)

@@ -143,7 +143,7 @@ class L2AllWeights(SavedPenaltyModel):
             )
         # Before `super().__init__`, so that an error changes nothing.
         weights = find_weights(model)
-        plan = state.plan() if weights or model.built else None
+        plan = state.plan(weights) if weights or model.built else None
         super().__init__(model, name=name)
         self._strengths = Strengths()
         state.regularizer = self._strengths.live(chosen)
@@ -188,9 +188,10 @@ class L2AllWeights(SavedPenaltyModel):
     def _attach_again(self) -> None:
         """Put the penalty on all weights that exist now."""
         state, model = self._wrapper_state, self.wrapped_model
-        plan = None if state.attachment.is_removed else state.plan()
+        weights = find_weights(model)
+        plan = None if state.attachment.is_removed else state.plan(weights)
         state.is_complete = _keras.is_built_throughout(model)
-        self._attach(find_weights(model), plan)
+        self._attach(weights, plan)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         only_calls = type(self).call is L2AllWeights.call
