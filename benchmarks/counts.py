@@ -21,7 +21,8 @@ from keras_l2reg._keras.steps import function_within
 
 JIT = "L2REG_JIT" in os.environ
 COUNTED = ("no penalty", "keras.regularizers.L2", "attach", "L2AllWeights")
-COUNTED += ("Keras' L2, logged", "weight_decay", "decay of L2AllWeights")
+COUNTED += ("Keras' L2, logged", "Keras' L2, live", "gradient alone")
+COUNTED += ("weight_decay", "decay of L2AllWeights")
 # What XLA does not run: names, groups and views of what is in memory.
 NOT_RUN = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 # What TensorFlow does not run: the interface of the graph, and values known before.

@@ -56,8 +56,26 @@ class ByHand(keras.Model):
         loss = super().compute_loss(*args, **kwargs)
         for variable in self.trainable_variables:
             if variable.name == "kernel":
-                loss = loss + 2e-4 * half_sum_of_squares(variable)
+                loss = loss + self.term(variable)
         return loss
+
+    def term(self, variable):
+        return 2e-4 * half_sum_of_squares(variable)
+
+
+class GradientAlone(ByHand):
+    """Terms with the gradient of the penalty and no value: no penalty can do less."""
+
+    def term(self, variable):
+        return no_value(variable.value)
+
+
+@keras.ops.custom_gradient
+def no_value(w):
+    def gradient(*args, upstream=None):
+        return 2e-4 * (args[0] if upstream is None else upstream) * w
+
+    return keras.ops.zeros(()), gradient
 
 
 def half_sum_of_squares(variable):
@@ -68,8 +86,8 @@ def half_sum_of_squares(variable):
     return keras.ops.sum(keras.ops.square(variable)) / 2
 
 
-def by_hand(model):
-    return ByHand(model.inputs, model.outputs)
+def of_layers(model_class, model):
+    return model_class(model.inputs, model.outputs)
 
 
 class Around(keras.Model):
@@ -82,6 +100,20 @@ class Around(keras.Model):
 
     def call(self, x, training=None):
         return self.model(x, training=training)
+
+
+class Live(Around):
+    """Keras' L2 with its strength in a variable, that can change between steps."""
+
+    def __init__(self, build):
+        live = LiveL2(1e-4)
+        super().__init__(build(live))
+        self.l2 = live.l2
+
+
+class LiveL2(keras.regularizers.L2):
+    def __init__(self, l2):
+        self.l2 = keras.Variable(l2, trainable=False, name="l2")
 
 
 class Logged(Around):
@@ -107,7 +139,9 @@ RIVALS = {
         Logged(build(keras.regularizers.L2(1e-4))),
         None,
     ),
-    "by hand": lambda build: (by_hand(build()), None),
+    "Keras' L2, live": lambda build: (Live(build), None),
+    "by hand": lambda build: (of_layers(ByHand, build()), None),
+    "gradient alone": lambda build: (of_layers(GradientAlone, build()), None),
     "in a Keras model": lambda build: (Around(build()), None),
     "weight_decay": lambda build: (build(), 2e-4),
     "decay of L2AllWeights": lambda build: (
@@ -120,7 +154,9 @@ RIVALS = {
 
 # XLA takes half a minute to compile a large network.
 LARGE = ("ResNet50 at 64x64",)
-RIVALS_IF_LARGE = ("no penalty", "keras.regularizers.L2", "L2AllWeights")
+RIVALS_IF_LARGE = (
+    *("no penalty", "keras.regularizers.L2", "gradient alone", "L2AllWeights"),
+)
 
 
 def rivals_for(network):
