@@ -64,7 +64,10 @@ class ByHand(keras.Model):
 
 
 class GradientAlone(ByHand):
-    """Terms with the gradient of the penalty and no value: no penalty can do less."""
+    """Terms with the gradient of the penalty and no value.
+
+    Where the backend adds up the gradients of all terms, no penalty can do less.
+    """
 
     def term(self, variable):
         return no_value(variable.value)
