@@ -17,6 +17,8 @@ from keras_l2reg._total_penalty import total_penalty
 from keras_l2reg._wrapper import ModelWrapper
 
 LOG_KEYS = ("data_loss", "penalty")
+# A function, since a graph of `torch.compile` ends at `super().metrics`, a property.
+_metrics_of_trainer: Any = keras.Model.metrics.fget
 
 
 @keras.saving.register_keras_serializable(package="keras_l2reg")
@@ -114,7 +116,7 @@ class SplitLossModel(ModelWrapper):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The metrics of the bare model, and the loss split."""
-        metrics = super().metrics
+        metrics = _metrics_of_trainer(self)
         if "loss_split" not in vars(self):
             return metrics
         own = metrics.index(self.loss_split)

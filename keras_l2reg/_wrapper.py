@@ -41,6 +41,9 @@ MAY_BE_OVERRIDDEN = {
 _TRAINING_STATE = {
     *("optimizer", "history", "stop_training", "stop_evaluating", "stop_predicting"),
 }
+# On torch, it finds submodules and parameters. Not by `super()`, whose attributes
+# `torch.compile` can't look up.
+_GETATTR_OF_BACKEND = getattr(keras.Model, "__getattr__", None)
 
 
 class ModelWrapper(keras.Model):
@@ -73,11 +76,9 @@ class ModelWrapper(keras.Model):
         return self._inner.model(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        # On torch, submodules and parameters are found by `__getattr__`.
-        of_backend = getattr(super(), "__getattr__", None)
-        if of_backend is not None:
+        if _GETATTR_OF_BACKEND is not None:
             with contextlib.suppress(AttributeError):
-                return of_backend(name)
+                return _GETATTR_OF_BACKEND(self, name)
         if not name.startswith("_") and "_inner" in vars(self):
             inner = self._inner.model
             if hasattr(inner, name):

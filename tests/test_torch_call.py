@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 if keras.backend.backend() != "torch":
     pytest.skip("for torch", allow_module_level=True)
 
+from torch._dynamo.utils import counters  # noqa: E402
 from torch.nn.modules.module import register_module_forward_hook  # noqa: E402
 
 
@@ -148,3 +149,26 @@ def test_keras_calls_a_subclass_that_overrides_call(x, calls):
 def test_compiled_by_torch(wrapped, x):
     compiled = torch.compile(wrapped, backend="eager")
     assert torch.allclose(compiled(x), wrapped(x))
+
+
+def breaks(model):
+    """How often a compiled training step leaves its graph, by the reason."""
+    model.compile("sgd", "mse")
+    batch = torch.ones(8, 4), torch.ones(8, 3)
+    model.train_step(batch)
+    torch._dynamo.reset()
+    counters.clear()
+    torch.compile(model.train_step, backend="eager")(batch)
+    return {r.partition("\n")[0]: n for r, n in counters["graph_break"].items()}
+
+
+@pytest.mark.parametrize("argument", ["l2", "weight_decay"])
+def test_a_compiled_step_leaves_its_graph_no_more_often_than_that_of_the_model(
+    argument,
+):
+    def network():
+        return keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+
+    expected = breaks(network())
+    assert expected
+    assert breaks(L2AllWeights(network(), **{argument: 0.1})) == expected

@@ -14,6 +14,10 @@ from sound_models import SOUND
 from keras_l2reg import L2, L2AllWeights, L2Loss, Scaled, Sum, attach, audit
 
 slow = pytest.mark.slow
+# Keras, of the layers of a model that it leaves as they are.
+QUANTIZES_WHAT_IT_CAN = pytest.mark.filterwarnings(
+    "ignore:Layer InputLayer does not have a `quantize`"
+)
 
 
 def above_info(model: keras.Model, *batch: Any) -> dict[str, set[str]]:
@@ -246,6 +250,7 @@ def trained(model: keras.Model, x: Any, y: Any) -> keras.Model:
 
 
 @pytest.mark.filterwarnings("ignore:The configuration of")
+@QUANTIZES_WHAT_IT_CAN
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in FAST else slow) for n in SOUND]
 )
@@ -257,7 +262,7 @@ def test_sound_models_have_only_the_expected_warnings(name, wrap):
     if wrap and entry.has_custom_step:
         pytest.skip("the wrapper does not accept custom steps")
     if wrap:
-        model = L2AllWeights(model, 1e-4)
+        model = L2AllWeights(model, 1e-4, existing="keep")
         # A wrapper saves its penalty, but not the exclusions from weight decay.
         if name != "decay_of_kernels":
             expected -= {"lost-on-save"}
@@ -265,7 +270,7 @@ def test_sound_models_have_only_the_expected_warnings(name, wrap):
             # The recurrent kernel keeps its orthogonal regularizer.
             expected = {"partly-covered"}
     else:
-        attach(model, 1e-4)
+        attach(model, 1e-4, existing="keep")
     trained(model, x, y)
     assert set(above_info(model)) == expected
     if y is not None:
@@ -273,6 +278,7 @@ def test_sound_models_have_only_the_expected_warnings(name, wrap):
 
 
 @slow
+@QUANTIZES_WHAT_IT_CAN
 @pytest.mark.parametrize("name", SOUND)
 def test_models_without_a_penalty_have_only_the_expected_warnings(name):
     model, x, y = SOUND[name].build()
