@@ -1,6 +1,5 @@
 """attach and detach: effect, persistence and trace stay in step."""
 
-import collections
 import contextlib
 import warnings
 
@@ -10,7 +9,7 @@ import pytest
 from keras import layers
 from models import MODELS, VECTORS, around
 
-from keras_l2reg import L2AllWeights, attach, detach, weights
+from keras_l2reg import L2AllWeights, attach, detach
 
 TARGETS = np.zeros((4, 2), "float32")
 
@@ -295,18 +294,3 @@ def test_unwrapped_half_weights_have_the_regularizer_that_was_given():
     l1 = keras.regularizers.L1(0.5)
     wrapped = L2AllWeights(half_network("float16"), regularizer=l1)
     assert all(k.regularizer is l1 for k in kernels(wrapped.unwrap()))
-
-
-@pytest.mark.parametrize("put_penalty_on", [attach, L2AllWeights])
-def test_the_weights_are_described_once(put_penalty_on, monkeypatch):
-    # To walk over a model of 1,000 layers takes a third of the time to attach.
-    described = collections.Counter()
-    describe = weights._describe
-
-    def counting(name, *args):
-        described[name] += 1
-        return describe(name, *args)
-
-    monkeypatch.setattr(weights, "_describe", counting)
-    put_penalty_on(network())
-    assert described and {*described.values()} == {1}
