@@ -98,7 +98,7 @@ def covered_weights(
         return covered
     weights = [d.weight for d in decisions]
     flags = {name: rule.get(name, False) for name in ("biases", "embeddings")}
-    selectable = [w for w in weights if not _why_not_selectable(w, flags)]
+    selectable = candidates(weights, **flags)
     if not selectable:
         hint = hints(model, [w for w in weights if w.role != "bias"]) or _NO_KERNEL
         raise ValueError(
@@ -178,7 +178,7 @@ def decide(
     narrowed = None if layers is None else as_list(layers)
     excluded, multipliers = as_list(exclude), multipliers or {}
     weights = find_weights(model) if weights is None else weights
-    selectable = [w for w in weights if not _why_not_selectable(w, flags)]
+    selectable = candidates(weights, **flags)
     given = {"layers": narrowed, "multipliers": multipliers, "regularizer": regularizer}
     for argument, patterns in given.items() if selectable else ():
         for pattern in patterns or ():
@@ -242,16 +242,16 @@ def _why_not_selectable(weight: Weight, flags: Mapping[str, bool]) -> str | None
 
 
 def candidates(
-    model: keras.Model, biases: bool = False, embeddings: bool = False
+    weights: list[Weight], biases: bool = False, embeddings: bool = False
 ) -> list[Weight]:
     """The weights whose role the rule covers, before patterns narrow them down.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
-    >>> [weight.name for weight in candidates(model)]
+    >>> [weight.name for weight in candidates(find_weights(model))]
     ['a/kernel']
     """
     flags = {"biases": biases, "embeddings": embeddings}
-    return [w for w in find_weights(model) if not _why_not_selectable(w, flags)]
+    return [w for w in weights if not _why_not_selectable(w, flags)]
 
 
 def matching_weights(

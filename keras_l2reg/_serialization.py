@@ -30,7 +30,7 @@ from keras_l2reg._selection import candidates
 from keras_l2reg._stack import Attachment, config_stack, stack_of
 from keras_l2reg._towards_start import TowardsStart
 from keras_l2reg._validation import as_list
-from keras_l2reg.weights import Weight, listed
+from keras_l2reg.weights import Weight, find_weights, listed
 
 # The version of `L2AllWeights.get_config`: 1 has the rule, without its outcome; the
 # rows of 2 do not have whether the penalty is towards the start.
@@ -242,10 +242,8 @@ def rule_from_config(
 
 
 def _candidate_names(model: keras.Model, rule: Mapping[str, Any]) -> list[str]:
-    weights = candidates(
-        model, rule.get("biases", False), rule.get("embeddings", False)
-    )
-    return [weight.name for weight in weights]
+    flags = {name: rule.get(name, False) for name in ("biases", "embeddings")}
+    return [weight.name for weight in candidates(find_weights(model), **flags)]
 
 
 def _layer_class(pattern: dict[str, str], custom_objects) -> Any:
