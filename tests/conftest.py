@@ -1,5 +1,6 @@
 """Every test starts with the same seed, every module with a new Keras session."""
 
+import contextlib
 import gc
 import os
 
@@ -34,3 +35,21 @@ def fresh_keras():
 def torch():
     """torch, as a reference on every backend; skips the test if it is not installed."""
     return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def float64():
+    """Keras in float64, where rounding can't hide a difference."""
+    floatx = keras.config.floatx()
+    with contextlib.ExitStack() as stack:
+        if keras.backend.backend() == "jax":
+            import jax
+
+            stack.enter_context(jax.enable_x64(True))
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+        try:
+            yield
+        finally:
+            keras.config.set_floatx(floatx)
+            keras.config.set_dtype_policy(floatx)

@@ -19,6 +19,10 @@ from keras_l2reg._keras.optimizers import decay_of_zero_skipped
 
 TARGETS = np.ones((4, 2), "float32")
 BACKEND = keras.backend.backend()
+QUIET = {
+    "evaluate": {"verbose": 0, "return_dict": True},
+    "train_on_batch": {"return_dict": True},
+}
 never_stale_on_torch = pytest.mark.skipif(BACKEND == "torch", reason="torch is eager")
 
 
@@ -573,6 +577,37 @@ def test_consumers_are_operations_or_none_for_an_output():
     first, last = layers.Dense(3), layers.Dense(2)
     sequence = keras.Sequential([keras.Input((4,)), first, last])
     assert _keras.consumers(sequence)[id(first)] == [last]
+
+
+def test_the_trainer_puts_the_losses_into_the_loss_tracker():
+    class Seen(keras.metrics.Mean):
+        def update_state(self, values, sample_weight=None):
+            weights.append(int(sample_weight))
+            super().update_state(values, sample_weight)
+
+    weights, model = [], network()
+    model.compile("sgd", "mse", run_eagerly=BACKEND != "jax")
+    model.optimizer.learning_rate = 0.0
+    assert isinstance(_keras.loss_tracker(model), keras.metrics.Mean)
+    expected = model.evaluate(VECTORS, TARGETS, verbose=0)
+    variables = len(model.variables)
+    seen = Seen(name="seen")
+    _keras.set_loss_tracker(model, seen)
+    model.make_test_function(force=True)
+    assert _keras.loss_tracker(model) is seen and len(model.variables) == variables
+    for run in (model.evaluate, model.train_on_batch):
+        logs = run(VECTORS, TARGETS, **QUIET[run.__name__])
+        assert logs["seen"] == pytest.approx(expected, rel=1e-5)
+    assert {*weights} == {len(VECTORS)}
+
+
+def test_compiled_metrics_come_first():
+    model = network()
+    assert _keras.compiled_metrics(model) == []
+    model.own = keras.metrics.Mean(name="own")
+    model.compile("sgd", "mse", metrics=["mae"])
+    assert _keras.compiled_metrics(model) == model.metrics[:-1]
+    assert model.metrics[-1] is model.own
 
 
 def test_fresh_data_loss_leaves_the_models_own_unbuilt():

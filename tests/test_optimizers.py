@@ -4,8 +4,6 @@ torch's AdamW and SGD with parameter groups, optax; for the decay that is indepe
 the learning rate torch-optimi, for the corrected one pytorch-optimizer; NumPy for both.
 """
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
@@ -20,24 +18,6 @@ Y = RNG.normal(size=(5, 8, 2)).astype("float32")
 RATE, STEP = 0.3, 0.05
 # A warmup, its peak, and less; as Keras' schedule has them at steps 0 to 4.
 LEARNING_RATES = [0.01, 0.02, 0.05, 0.03, 0.01]
-
-
-@pytest.fixture
-def float64():
-    """Keras in float64, where rounding can't hide a difference."""
-    floatx = keras.config.floatx()
-    with contextlib.ExitStack() as stack:
-        if keras.backend.backend() == "jax":
-            import jax
-
-            stack.enter_context(jax.enable_x64(True))
-        keras.config.set_floatx("float64")
-        keras.config.set_dtype_policy("float64")
-        try:
-            yield
-        finally:
-            keras.config.set_floatx(floatx)
-            keras.config.set_dtype_policy(floatx)
 
 
 def network():

@@ -78,9 +78,12 @@ from keras_l2reg._keras.traces import stale_steps
 from keras_l2reg._keras.training import (
     callbacks_before,
     compile_arguments,
+    compiled_metrics,
     is_limited_or_distributed,
+    loss_tracker,
     overridden,
     runs_with,
+    set_loss_tracker,
     trainer_members,
 )
 from keras_l2reg._keras.variables import check_variables_accept, is_seed
@@ -102,6 +105,7 @@ __all__ = [
     "callbacks_before",
     "check_variables_accept",
     "compile_arguments",
+    "compiled_metrics",
     "consumers",
     "copy_signature",
     "decayed_after_loading",
@@ -120,6 +124,7 @@ __all__ = [
     "is_update",
     "learning_rate_of",
     "loss_gradients",
+    "loss_tracker",
     "losses_kept",
     "losses_of_calls",
     "optimizer_for",
@@ -132,6 +137,7 @@ __all__ = [
     "regularizer_attribute",
     "reset_compiled_steps",
     "runs_with",
+    "set_loss_tracker",
     "stale_steps",
     "stop_decay",
     "sublayers",

@@ -38,6 +38,26 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
     }
 
 
+def loss_tracker(model: keras.Model) -> Any:
+    """The metric into which the trainer puts the loss of each step."""
+    return model._loss_tracker
+
+
+def set_loss_tracker(model: keras.Model, metric: keras.metrics.Metric) -> None:
+    """Let the trainer put the losses into `metric` until the model is compiled again.
+
+    Each is weighted with the number of samples.
+    """
+    # Bypasses Keras, which does not track this one either.
+    object.__setattr__(model, "_loss_tracker", metric)
+
+
+def compiled_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The metrics that `compile` made, the first of `model.metrics`."""
+    own = model._get_own_metrics()
+    return own[: len(own) - len(model._metrics)]
+
+
 def is_limited_or_distributed() -> bool:
     """Whether Keras limits each `fit`, for debugging, or spreads it over devices."""
     limits = keras.config.max_epochs(), keras.config.max_steps_per_epoch()

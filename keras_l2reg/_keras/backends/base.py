@@ -111,9 +111,16 @@ class Backend:
             w = ops.cast(variable, wide)
             variable.assign(ops.cast(w - w * share, variable.dtype))
 
-    def add_row(self, sums: keras.Variable, values: Sequence[Any], weight: Any) -> None:
-        """`sums += weight * [*values, 1]` in float32, for `means` of `sums`."""
-        row = ops.stack([*(ops.cast(value, "float32") for value in values), 1.0])
+    def assign_row(self, row: keras.Variable, values: Sequence[Any]) -> None:
+        """Assign scalars, cast to the dtype of the variable."""
+        row.assign(ops.stack([ops.cast(value, row.dtype) for value in values]))
+
+    def add_row(
+        self, sums: keras.Variable, loss: Any, parts: keras.Variable, weight: Any
+    ) -> None:
+        """`sums += weight * [loss, *parts, 1]`, for `means` of `sums`."""
+        loss = ops.reshape(ops.cast(loss, sums.dtype), (1,))
+        row = ops.concatenate([loss, parts, ops.ones((1,), sums.dtype)])
         sums.assign_add(ops.multiply(weight, row))
 
     def means(self, sums: Tensor) -> list[Tensor]:

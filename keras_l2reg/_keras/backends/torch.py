@@ -53,15 +53,22 @@ class Backend(base.Backend):
     def sum_of_absolutes(self, weights):
         return functools.reduce(torch.add, [_exact_sum(w.abs()) for w in weights])
 
-    def add_row(self, sums, values, weight):
-        are_tensors = all(isinstance(value, torch.Tensor) for value in values)
-        if not are_tensors or not isinstance(weight, (int, float)):
-            super().add_row(sums, values, weight)
+    def assign_row(self, row, values):
+        if not all(isinstance(value, torch.Tensor) for value in values):
+            super().assign_row(row, values)
             return
         # Keras' operations take twice as long, in each step.
         with torch.no_grad():
-            row = [value.to(torch.float32) for value in values]
-            row = torch.stack([*row, torch.ones_like(row[0])])
+            dtype = row.value.dtype
+            row.assign(torch.stack([value.to(dtype) for value in values]))
+
+    def add_row(self, sums, loss, parts, weight):
+        if not isinstance(loss, torch.Tensor) or not isinstance(weight, (int, float)):
+            super().add_row(sums, loss, parts, weight)
+            return
+        with torch.no_grad():
+            loss = loss.to(parts.value.dtype).reshape(1)
+            row = torch.cat([loss, parts.value, torch.ones_like(loss)])
             sums.assign(torch.add(sums.value, row, alpha=weight))
 
     @torch.no_grad()
