@@ -10,6 +10,7 @@ from report import (
     BARE,
     DECAY,
     KERAS,
+    OUR_DECAYS,
     OURS,
     added_of_keras,
     quartiles,
@@ -29,6 +30,7 @@ NETWORKS = {
     "deep 50 x 256": "50 x 256, 128",
     "wide 4096 x 4096": "4096 x 4096, 128",
     "ResNet50 at 64x64": "ResNet50 at 64x64, 16",
+    "small 30-64-64-1": "30-64-64-1, 64",
 }
 
 
@@ -46,6 +48,12 @@ def main():
         for mode in ("tensorflow", "tensorflow-xla"):
             rounds = answers["step"][mode][f"{network}, computing"]
             show(shown, MODES[mode], *of_keras(rounds))
+    for rival in OUR_DECAYS:
+        print(f"\nA step with {rival}, of one with Keras' weight_decay")
+        for network, shown in NETWORKS.items():
+            steps = [answers["step"][mode][network] for mode in MODES]
+            if rival in steps[0]:
+                show(shown, *[of_decay(rounds, rival) for rounds in steps])
     print("\nCounts: added by Keras' L2, by L2AllWeights")
     for network, shown in NETWORKS.items():
         counts = {mode: answers["counts"][mode][network] for mode in MODES}
@@ -68,6 +76,11 @@ def percent(rounds, rival):
 def of_keras(rounds):
     """What the wrapper and the gradient alone add, of what Keras' L2 adds."""
     return [spread(added_of_keras(rounds, rival), digits=2) for rival in (OURS, ALONE)]
+
+
+def of_decay(rounds, rival):
+    low, median, high = quartiles(ratios(rounds[rival], rounds[DECAY]))
+    return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
 def added_counts(counts):

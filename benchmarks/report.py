@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 BARE, KERAS, OURS = "no penalty", "keras.regularizers.L2", "L2AllWeights"
-DECAY, OUR_DECAY = "weight_decay", "decay of L2AllWeights"
+DECAY = "weight_decay"
+OUR_DECAYS = "set_weight_decay", "decay of L2AllWeights"
 
 
 def show(results):
@@ -115,8 +116,9 @@ def step_table(mode, answer):
             made.add_row(
                 network, "loss split", "", spread(loss_split(rounds), digits=2)
             )
-            decay = quartiles(ratios(rounds[OUR_DECAY], rounds[DECAY]))
-            made.add_row(network, "our decay, of Keras'", "", spread(decay))
+            for rival in OUR_DECAYS:
+                decay = spread(quartiles(ratios(rounds[rival], rounds[DECAY])))
+                made.add_row(network, f"{rival}, of Keras' decay", "", decay)
         made.add_section()
     return made
 

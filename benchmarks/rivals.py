@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_l2reg import L2, L2AllWeights, attach
+from keras_l2reg import L2, L2AllWeights, attach, set_weight_decay
 
 
 def seed_network(regularizer=None):
@@ -46,6 +46,7 @@ NETWORKS = {
     "deep 50 x 256": (deep_network, (256,), 128, 20),
     "wide 4096 x 4096": (wide_network, (4096,), 128, 10),
     "ResNet50 at 64x64": (resnet, (64, 64, 3), 16, 4),
+    "small 30-64-64-1": (tabular_network, (30,), 64, 200),
 }
 
 
@@ -79,6 +80,14 @@ def no_value(w):
         return 2e-4 * (args[0] if upstream is None else upstream) * w
 
     return keras.ops.zeros(()), gradient
+
+
+class Decayed(keras.Model):
+    """Decays all kernels in its optimizer."""
+
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        set_weight_decay(self.optimizer, self, 2e-4)
 
 
 def half_sum_of_squares(variable):
@@ -147,6 +156,7 @@ RIVALS = {
     "gradient alone": lambda build: (of_layers(GradientAlone, build()), None),
     "in a Keras model": lambda build: (Around(build()), None),
     "weight_decay": lambda build: (build(), 2e-4),
+    "set_weight_decay": lambda build: (of_layers(Decayed, build()), None),
     "decay of L2AllWeights": lambda build: (
         L2AllWeights(build(), weight_decay=2e-4),
         None,

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_l2reg import _keras
@@ -222,8 +221,9 @@ def _check_names(names: Iterable[str | None]) -> None:
 
 def _mean_and_weight(values: Any, weights: Any) -> tuple[Any, Any]:
     """The weighted mean of values, and the sum of their weights."""
-    if np.ndim(values) == 0:
-        return values, 1 if weights is None else weights
-    weights = ops.broadcast_to(1.0 if weights is None else weights, ops.shape(values))
+    weights = 1 if weights is None else weights
+    if len(getattr(values, "shape", ())) == 0:
+        return values, weights
+    weights = ops.broadcast_to(ops.cast(weights, values.dtype), ops.shape(values))
     total = ops.sum(weights)
     return ops.divide_no_nan(ops.sum(values * weights), total), total

@@ -125,11 +125,10 @@ class Backend:
 
     def means(self, sums: Tensor) -> list[Tensor]:
         """The weighted means of values, from the sum of their rows; 0 if it is 0."""
-        unstacked: Any = ops.unstack(sums)
-        *totals, count = unstacked
         # The same as `divide_no_nan` for sample counts, in a third of the time.
-        count = ops.maximum(count, keras.config.epsilon())
-        return [total / count for total in totals]
+        count = ops.maximum(sums[-1], keras.config.epsilon())
+        means: Any = ops.unstack(sums / count)
+        return means[:-1]
 
     def sum_of_absolutes(self, weights: Sequence[Tensor]) -> Tensor:
         """`sum_k sum(|w_k|)` of such tensors, as precise as `sum_of_squares`."""

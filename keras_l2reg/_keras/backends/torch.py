@@ -73,9 +73,8 @@ class Backend(base.Backend):
 
     @torch.no_grad()
     def means(self, sums):
-        *totals, count = sums.unbind()
-        count = count.clamp(min=keras.config.epsilon())
-        return [total / count for total in totals]
+        count = sums[-1].clamp(min=keras.config.epsilon())
+        return (sums / count).unbind()[:-1]
 
     def gradients(self, loss, variables):
         values = [v.value for v in variables]
