@@ -60,6 +60,15 @@ def test_the_mean_of_the_loss_is_that_of_keras(values, weights):
     assert [float(value) for value in split.result().values()] == [0.0] * 3
 
 
+def test_a_reset_forgets_the_parts_of_the_last_batch():
+    split = LossSplit()
+    split.set_parts(1.0, 2.0)
+    split.reset_state()
+    # As in a step of one's own that does not call `compute_loss`.
+    split.update_state(3.0)
+    assert [float(value) for value in split.result().values()] == [3.0, 0.0, 0.0]
+
+
 def test_there_are_no_more_metrics_and_variables_of_metrics_than_without_wrapper():
     bare = network()
     bare.compile("sgd", "mse", metrics=["mae"])
