@@ -27,8 +27,8 @@ class LossSplit(_keras.MetricsList):
     """The means of the loss and of its two parts, data loss and penalty.
 
     `loss = sum(n_i * loss_i) / sum(n_i)`, the parts likewise, over batches `i` of `n_i`
-    samples each; sample weights do not count. It takes the place of Keras' own mean of
-    the loss, since one metric of three means takes less time than two.
+    samples each; sample weights do not count. Replaces Keras' own mean of the loss,
+    since one metric for all three takes less time than two metrics.
 
     Args:
         name: String. Defaults to `"loss"`.

@@ -579,7 +579,7 @@ def test_consumers_are_operations_or_none_for_an_output():
     assert _keras.consumers(sequence)[id(first)] == [last]
 
 
-def test_the_trainer_puts_the_losses_into_the_loss_tracker():
+def test_the_trainer_updates_the_loss_tracker():
     class Seen(keras.metrics.Mean):
         def update_state(self, values, sample_weight=None):
             weights.append(int(sample_weight))

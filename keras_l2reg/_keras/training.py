@@ -39,14 +39,14 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
 
 
 def loss_tracker(model: keras.Model) -> Any:
-    """The metric into which the trainer puts the loss of each step."""
+    """The metric that the trainer updates with the loss of each step."""
     return model._loss_tracker
 
 
 def set_loss_tracker(model: keras.Model, metric: keras.metrics.Metric) -> None:
-    """Let the trainer put the losses into `metric` until the model is compiled again.
+    """Let the trainer update `metric` with the loss of each step.
 
-    Each is weighted with the number of samples.
+    Its `sample_weight` is the number of samples. Lasts until the next `compile`.
     """
     # Bypasses Keras, which does not track this one either.
     object.__setattr__(model, "_loss_tracker", metric)

@@ -57,7 +57,7 @@ class Backend(base.Backend):
         if not all(isinstance(value, torch.Tensor) for value in values):
             super().assign_row(row, values)
             return
-        # Keras' operations take twice as long, in each step.
+        # Keras' operations take about twice as long, in each step.
         with torch.no_grad():
             dtype = row.value.dtype
             row.assign(torch.stack([value.to(dtype) for value in values]))
